@@ -1,0 +1,66 @@
+# make demo   back up, erase a person, restore and prove it, on a throwaway PostgreSQL; KEEP=1 keeps it to play with
+# make test   every test, race detector on, against a real PostgreSQL and a real S3 server
+# make soak   the tests that kill runs at random moments, fifty times each; KILLS=, SEED=
+# make lint   formatting, vet, staticcheck, layers, known vulnerabilities
+# make bench  measure against the tools that people use today (docs/performance.md): SIZE=1 PAIRS=5 SCENARIOS=first,next,restore OUT=bench
+# make build  bin/lethe
+
+SHELL      := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+GO         ?= go
+VERSION    := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT     := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+LDFLAGS    := -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+TOOLS      := cmd/internal/tools
+
+.PHONY: build demo test soak lint fuzz bench clean
+
+build:
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/lethe ./cmd/lethe
+
+demo: build
+	.ci/deps demo
+	$(GO) build -trimpath -o bin/demo ./cmd/internal/demo
+	bin/demo -lethe bin/lethe $(if $(KEEP),-keep)
+
+test:
+	.ci/deps test
+	$(GO) build -C $(TOOLS) -o $(CURDIR)/bin/ github.com/versity/versitygw/cmd/versitygw
+	LETHE_VERSITYGW=$(CURDIR)/bin/versitygw $(GO) test -race -timeout 20m ./...
+
+# `make test` kills a few.
+KILLS ?= 50
+soak:
+	.ci/deps test
+	$(GO) build -C $(TOOLS) -o $(CURDIR)/bin/ github.com/versity/versitygw/cmd/versitygw
+	LETHE_VERSITYGW=$(CURDIR)/bin/versitygw LETHE_KILLS=$(KILLS) LETHE_SEED=$(SEED) $(GO) test -timeout 60m -v -run Killed ./cmd/lethe ./pipeline
+
+lint:
+	test -z "$$(gofmt -l cmd pipeline rules scrub | tee /dev/stderr)"
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(GO) build -C $(TOOLS) -o $(CURDIR)/bin/ honnef.co/go/tools/cmd/staticcheck golang.org/x/vuln/cmd/govulncheck
+	bin/staticcheck ./...
+	.ci/vulncheck
+
+# FUZZTIME for each fuzz target; `make test` runs their seed corpora only.
+FUZZTIME ?= 1m
+fuzz:
+	for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; \
+	done
+
+SIZE      ?= 1
+PAIRS     ?= 5
+SCENARIOS ?=
+OUT       ?= bench
+DIR       ?=
+bench: build
+	.ci/deps bench
+	$(GO) build -trimpath -o bin/bench ./cmd/internal/bench
+	bin/bench -lethe bin/lethe -size $(SIZE) -pairs $(PAIRS) -scenarios '$(SCENARIOS)' -out '$(OUT)' -json '$(OUT)/report.json' -dir '$(DIR)' $(BENCHFLAGS)
+
+clean:
+	rm -rf bin

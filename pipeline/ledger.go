@@ -1,0 +1,336 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+
+	"lethe/pipeline/archive"
+	"lethe/pipeline/store"
+	"lethe/scrub"
+)
+
+// Ledger is the chain of erasure requests as one place holds it: every record verified, each linked to the one before.
+type Ledger struct {
+	Records []LedgerEntry // by sequence: the first is record 1
+}
+
+// LedgerEntry is one verified record.
+type LedgerEntry struct {
+	archive.LedgerRecord
+	Digest  string                 // of the record's file
+	Signer  archive.PublicKey      // whose signature it bears
+	Closed  bool                   // a request that a later record closes
+	Request *archive.LedgerRequest // what a request that is not closed says; nil for all others
+}
+
+// Head names the last record; nil where there is none.
+func (l *Ledger) Head() *archive.LedgerHead {
+	if len(l.Records) == 0 {
+		return nil
+	}
+	last := &l.Records[len(l.Records)-1]
+	return &archive.LedgerHead{Sequence: last.Sequence, Digest: last.Digest}
+}
+
+// Open returns the requests that are to be honoured, in the order of the ledger.
+func (l *Ledger) Open() (open []*archive.LedgerRequest) {
+	for i := range l.Records {
+		if r := l.Records[i].Request; r != nil {
+			open = append(open, r)
+		}
+	}
+	return open
+}
+
+// After returns the requests to be honoured that a snapshot which honours head does not carry yet; nil is a snapshot from
+// before the first record.
+func (l *Ledger) After(head *archive.LedgerHead) (open []*archive.LedgerRequest) {
+	for _, r := range l.Open() {
+		if head == nil || r.Sequence > head.Sequence {
+			open = append(open, r)
+		}
+	}
+	return open
+}
+
+// ToErase returns requests as scrub takes them.
+func ToErase(requests []*archive.LedgerRequest) []scrub.Request {
+	list := make([]scrub.Request, len(requests))
+	for i, r := range requests {
+		list[i] = scrub.Request{Subject: r.Subject, Key: r.Key, Ref: r.Ref, Salt: r.Salt.Bytes()}
+	}
+	return list
+}
+
+// Holds makes sure that a head which somebody vouches for is part of the ledger. nil always is. The digest may be a part
+// of one.
+func (l *Ledger) Holds(head *archive.LedgerHead) error {
+	switch {
+	case head == nil:
+	case head.Sequence > int64(len(l.Records)):
+		return integrity(fmt.Errorf("the ledger ends with record %d, and there was a record %d", len(l.Records), head.Sequence))
+	case !strings.HasPrefix(l.Records[head.Sequence-1].Digest, head.Digest):
+		return integrity(fmt.Errorf("record %d is not the one that was there before", head.Sequence))
+	}
+	return nil
+}
+
+// OpenLedger reads a store's ledger whole, for somebody who keeps no copy: every signature, link and sealed request is
+// checked, and that nothing was cut off which the newest snapshot of the store honours, or which expect (may be nil)
+// names. ids open sealed requests and manifests.
+func OpenLedger(ctx context.Context, r *Repository, ids *archive.Identities, expect *archive.LedgerHead) (*Ledger, error) {
+	place, err := r.readLedger(ctx, ids, nil)
+	if err != nil {
+		return nil, err
+	}
+	op := fmt.Sprintf("read the ledger in %s", r.Store)
+	if err := place.whole(); err != nil {
+		return nil, fail(err, "another store may hold it; lethe erasure list on the operator's machine brings it back from its own copy", "%s", op)
+	}
+	if err := place.Holds(expect); err != nil {
+		return nil, fail(err, "this store has lost records, or shows old ones: take the ledger of another store", "%s", op)
+	}
+	list, err := r.Snapshots(ctx)
+	if err != nil || len(list) == 0 {
+		return &place.Ledger, err
+	}
+	m, err := r.Manifest(ctx, list[len(list)-1].ID, ids)
+	if err != nil {
+		return nil, err
+	}
+	if err := place.Holds(m.Ledger); err != nil {
+		return nil, fail(err, "this store has lost records, or shows old ones: take the ledger of another store", "%s, which snapshot %s knows", op, m.ID)
+	}
+	return &place.Ledger, nil
+}
+
+// ledgerPlace is one place that keeps a ledger: a store, or the operator's own copy.
+type ledgerPlace struct {
+	Ledger
+	r     *Repository
+	files ledgerFiles
+}
+
+// ledgerFiles is what a place lists.
+type ledgerFiles struct {
+	records    int                // 1 to records, without gaps
+	signatures map[int64]struct{} // by sequence
+	sealed     map[int64][]string // by sequence: the readers for whom it is sealed
+}
+
+// listLedger lists the ledger's files. A gap is an error.
+func (r *Repository) listLedger(ctx context.Context) (ledgerFiles, error) {
+	f := ledgerFiles{signatures: map[int64]struct{}{}, sealed: map[int64][]string{}}
+	there := map[int64]struct{}{}
+	last := int64(0)
+	err := r.Store.List(ctx, archive.LedgerPrefix, func(i store.Info) error {
+		if n, ok := archive.RecordOf(i.Name); ok {
+			there[n] = struct{}{}
+			last = max(last, n)
+		} else if n, ok := archive.RecordOf(strings.TrimSuffix(i.Name, archive.SignatureSuffix)); ok {
+			f.signatures[n] = struct{}{}
+		} else if n, readers, ok := archive.SealedOf(i.Name); ok {
+			f.sealed[n] = append(f.sealed[n], readers)
+		}
+		return nil
+	})
+	if err != nil {
+		return f, err
+	}
+	f.records = len(there)
+	if int64(f.records) < last {
+		n := int64(1)
+		for ; ; n++ {
+			if _, ok := there[n]; !ok {
+				break
+			}
+		}
+		return f, integrity(fmt.Errorf("record %d is missing (%s), and there are later ones", n, archive.RecordName(n)))
+	}
+	return f, nil
+}
+
+const (
+	ledgerReaders = 16   // files of a ledger that are read at once
+	ledgerNewest  = 1000 // records that are read at every look, the newest; and as many of the older ones, in turn
+)
+
+// readLedger reads what a place holds. Where known is not nil its records are believed to be there as they are, but for
+// the newest thousand and a thousand others, picked anew each time, which are read: a ledger of a hundred thousand records
+// costs no more at every run than one of two thousand. A sealed request that is missing, or that ids can't open, leaves
+// its Request nil: whole tells.
+func (r *Repository) readLedger(ctx context.Context, ids *archive.Identities, known *Ledger) (p *ledgerPlace, err error) {
+	defer func() {
+		err = fail(err, "lethe help ledger tells what to do", "read the ledger in %s", r.Store)
+	}()
+	p = &ledgerPlace{r: r}
+	if p.files, err = r.listLedger(ctx); err != nil {
+		return nil, err
+	}
+	p.Records = make([]LedgerEntry, p.files.records)
+	var list []int
+	look := looksAt(p.files.records, known)
+	for i := range p.Records {
+		if look(i) {
+			list = append(list, i)
+		} else {
+			p.Records[i] = known.Records[i]
+			p.Records[i].Closed = false // found out below
+		}
+	}
+	if err := p.each(ctx, list, func(ctx context.Context, i int) error { return p.record(ctx, i) }); err != nil {
+		return nil, err
+	}
+	if err := p.chain(); err != nil {
+		return nil, err
+	}
+	for i := range p.Records {
+		if e := &p.Records[i]; e.Kind != archive.RequestRecord || e.Closed || len(p.files.sealed[e.Sequence]) == 0 {
+			e.Request = nil
+		}
+	}
+	if err := p.each(ctx, list, func(ctx context.Context, i int) error { return p.open(ctx, i, ids) }); err != nil {
+		return nil, err
+	}
+	p.share()
+	return p, nil
+}
+
+// share makes texts that nearly all records have in common one text: there may be a hundred thousand records.
+func (p *ledgerPlace) share() {
+	same := map[string]string{}
+	one := func(s *string) {
+		if known, ok := same[*s]; ok {
+			*s = known
+		} else {
+			same[*s] = *s
+		}
+	}
+	for i := range p.Records {
+		e := &p.Records[i]
+		one(&e.Format)
+		if i > 0 {
+			e.Previous = p.Records[i-1].Digest // as chain has checked
+		}
+		if r := e.Request; r != nil {
+			one(&r.Repository)
+			one(&r.Subject)
+			one(&r.Rules)
+		}
+	}
+}
+
+// looksAt picks the records to be read, by index.
+func looksAt(n int, known *Ledger) func(i int) bool {
+	older := n - ledgerNewest
+	if known == nil || older <= ledgerNewest {
+		return func(int) bool { return true }
+	}
+	from := rand.IntN(older)
+	return func(i int) bool {
+		return i >= len(known.Records) || i >= older || (i-from+older)%older < ledgerNewest
+	}
+}
+
+func (p *ledgerPlace) each(ctx context.Context, list []int, do func(context.Context, int) error) error {
+	return each(ctx, list, ledgerReaders, func() (func(context.Context, int) error, error) { return do, nil })
+}
+
+// record reads and verifies one chain record, for itself.
+func (p *ledgerPlace) record(ctx context.Context, i int) error {
+	name := archive.RecordName(int64(i) + 1)
+	data, signer, err := p.r.readSigned(ctx, archive.PurposeLedger, name, archive.MaxRecordFile)
+	if errors.Is(err, store.ErrTooLarge) || isNotFound(err) {
+		return integrity(err)
+	}
+	if err != nil {
+		return err
+	}
+	record, err := archive.ReadRecord(name, data)
+	if err != nil {
+		return err
+	}
+	p.Records[i] = LedgerEntry{LedgerRecord: *record, Digest: archive.Digest(data), Signer: signer}
+	return nil
+}
+
+// chain makes sure that each record follows the one before, and finds out which requests are closed.
+func (p *ledgerPlace) chain() error {
+	previous := archive.NoDigest
+	for i := range p.Records {
+		e := &p.Records[i]
+		if e.Previous != previous {
+			return integrity(fmt.Errorf("%s does not follow the record before it: one of them was changed or exchanged", archive.RecordName(e.Sequence)))
+		}
+		previous = e.Digest
+		if e.Kind != archive.ClosedRecord {
+			continue
+		}
+		closes := &p.Records[e.Closes-1] // before it, as ReadRecord has checked
+		if closes.Kind != archive.RequestRecord || closes.Closed {
+			return integrity(fmt.Errorf("%s closes record %d, which is no open request", archive.RecordName(e.Sequence), e.Closes))
+		}
+		closes.Closed = true
+	}
+	return nil
+}
+
+// open reads the sealed request of a record that needs one. Of several, sealed for different readers, one that ids open
+// is enough.
+func (p *ledgerPlace) open(ctx context.Context, i int, ids *archive.Identities) error {
+	e := &p.Records[i]
+	if e.Kind != archive.RequestRecord || e.Closed {
+		return nil
+	}
+	for _, readers := range p.files.sealed[e.Sequence] {
+		name := archive.SealedName(e.Sequence, readers)
+		data, err := store.ReadAll(ctx, p.r.Store, name, archive.MaxSealedFile)
+		if errors.Is(err, store.ErrTooLarge) {
+			return integrity(err)
+		}
+		if isNotFound(err) { // sealed anew for others a moment ago
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		request, err := archive.OpenRequest(p.r.ID, name, data, &e.LedgerRecord, ids)
+		if errors.Is(err, archive.ErrNoIdentity) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		e.Request = request
+		return nil
+	}
+	return nil
+}
+
+// whole makes sure that every request which nothing closes can be read.
+func (p *ledgerPlace) whole() error {
+	for i := range p.Records {
+		e := &p.Records[i]
+		if e.Kind != archive.RequestRecord || e.Closed || e.Request != nil {
+			continue
+		}
+		if len(p.files.sealed[e.Sequence]) > 0 {
+			return fmt.Errorf("the sealed request of record %d is for other readers: %w", e.Sequence, archive.ErrNoIdentity)
+		}
+		return integrity(fmt.Errorf("the sealed request of record %d is missing, and no record closes it", e.Sequence))
+	}
+	return nil
+}
+
+// forksFrom returns the first record in which two ledgers differ, and 0 where one continues the other.
+func (l *Ledger) forksFrom(other *Ledger) int64 {
+	for i := range min(len(l.Records), len(other.Records)) {
+		if l.Records[i].Digest != other.Records[i].Digest {
+			return int64(i) + 1
+		}
+	}
+	return 0
+}

@@ -1,0 +1,10 @@
+package pipeline_test
+
+import (
+	"os"
+	"testing"
+
+	"lethe/pipeline/pgtemp/pgtest"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }

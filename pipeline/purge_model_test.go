@@ -1,0 +1,182 @@
+package pipeline_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"lethe/pipeline"
+	"lethe/pipeline/archive"
+	"lethe/pipeline/pgtemp/pgtest"
+	"lethe/rules"
+	"lethe/scrub"
+	"lethe/scrub/catalog"
+	"lethe/scrub/scrubtest"
+)
+
+// purgeCase is a random schema with rules, and the rows that some snapshots of it have.
+type purgeCase struct {
+	rules     string
+	requests  []scrubtest.Request
+	snapshots []purgeSnapshot
+}
+
+type purgeSnapshot struct {
+	sql string
+	// What is left of each table, by the model: of this snapshot alone, and where it knows of the others.
+	alone, together map[string][]string
+}
+
+func (c *purgeCase) String() string {
+	text := c.rules + fmt.Sprintf("\nrequests %v", c.requests)
+	for _, s := range c.snapshots {
+		text += "\n---\n" + s.sql
+	}
+	return text
+}
+
+// drawPurgeCase draws a case whose rules fit, and where no default leads to somebody erased, which is refused.
+func drawPurgeCase(t *rapid.T) *purgeCase {
+	w := scrubtest.Draw(t)
+	tables, constraints := w.DDL()
+	cat, err := catalog.Parse(tables + constraints)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Requests = slices.DeleteFunc(w.Requests, func(q scrubtest.Request) bool { return q.Key == "" }) // which a rules file refuses
+	c := &purgeCase{requests: w.Requests}
+	const attempts = 8
+	for n := range attempts + 1 {
+		c.rules = w.Decide(t, n == attempts)
+		file, err := rules.Parse("rules.yml", []byte(c.rules))
+		if err != nil {
+			t.Fatalf("%v\n%s", err, c.rules)
+		}
+		if _, err := scrub.Compile(file, cat); err == nil {
+			break
+		} else if n == attempts {
+			t.Fatalf("%v\n%s", err, c.rules)
+		}
+	}
+	var rows []scrubtest.Rows
+	for range rapid.IntRange(1, 3).Draw(t, "snapshots") {
+		if len(c.snapshots) > 0 {
+			w.GoOn(t)
+		}
+		want := w.Erase()
+		if w.DefaultGoes() {
+			return nil
+		}
+		c.snapshots = append(c.snapshots, purgeSnapshot{sql: tables + w.Inserts() + constraints, alone: want})
+		rows = append(rows, w.Take())
+	}
+	for i, want := range w.EraseTogether(rows) {
+		c.snapshots[i].together = want
+	}
+	return c
+}
+
+// TestPurgeEqualsModel: what is purged from stored snapshots, and what is left out when they are restored, is what a backup
+// with the requests leaves out and what the model erases, for random schemas, rules and requests, in each of several
+// snapshots that share rows.
+func TestPurgeEqualsModel(t *testing.T) {
+	s := newSite(t, "")
+	server, db := pgtest.Server(t), s.database()
+	signer := signed(t)
+	cases, changed := 0, 0
+	for seed := range 40 {
+		c := rapid.Custom(drawPurgeCase).Example(seed)
+		if c == nil {
+			continue
+		}
+		cases++
+		s.rules = strings.Replace(c.rules, "dataset: d\n", "dataset: d\ndrift: pass\n", 1)
+		stored := s.newStore(filepath.Join(t.TempDir(), "without"))
+		with := s.newStore(filepath.Join(t.TempDir(), "with"))
+		withRequests := s.rules
+		if len(c.requests) > 0 {
+			withRequests += "requests:\n"
+		}
+		for i, q := range c.requests {
+			withRequests += fmt.Sprintf("  - {subject: %q, ref: R-%d}\n", q.Subject+":"+q.Key, i)
+		}
+		fatal := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatalf("seed %d: %v\n%s", seed, err, c)
+			}
+		}
+		for _, snap := range c.snapshots {
+			fatal(server.Exec(context.Background(), db, "SET client_min_messages = warning; DROP SCHEMA public CASCADE; CREATE SCHEMA public; "+snap.sql))
+			_, err := s.tryBackup(stored)
+			fatal(err)
+			plain := s.rules
+			s.rules = withRequests
+			report, err := s.tryBackup(with)
+			s.rules = plain
+			fatal(err)
+			if err := compareWithModel(s.rowsIn(with, report.Snapshot), snap.alone); err != nil {
+				t.Fatalf("seed %d: a backup with requests: %v\n%s", seed, err, c)
+			}
+		}
+		s.recordAll(withRequests, stored)
+		for i, name := range manifests(t, stored) {
+			id, _ := archive.SnapshotOf(name)
+			replayed, _ := s.replayed(stored, id)
+			if err := compareWithModel(replayed, c.snapshots[i].alone); err != nil {
+				t.Fatalf("seed %d, snapshot %d: a restore that replays the requests: %v\n%s", seed, i, err, c)
+			}
+		}
+		report, err := pipeline.Purge(context.Background(), s.purging(signer, stored))
+		fatal(err)
+		if report.Plan.Rewritten > 0 {
+			changed++
+		}
+		list := manifests(t, stored)
+		if len(list) != len(c.snapshots) {
+			t.Fatalf("seed %d: %v is left", seed, list)
+		}
+		for i, name := range list {
+			id, _ := archive.SnapshotOf(name)
+			if err := compareWithModel(s.rowsIn(stored, id, signer.Public()), c.snapshots[i].together); err != nil {
+				t.Fatalf("seed %d, snapshot %d: %v\n%s", seed, i, err, c)
+			}
+		}
+		files := names(t, stored, "")
+		again, err := pipeline.Purge(context.Background(), s.purging(signer, stored))
+		fatal(err)
+		if again.Plan.Rows > 0 || !slices.Equal(names(t, stored, ""), files) {
+			t.Fatalf("seed %d: purged again: %+v\n%s", seed, again, c)
+		}
+	}
+	if cases < 25 || changed < 12 {
+		t.Errorf("%d cases, of which %d change something", cases, changed)
+	}
+}
+
+// compareWithModel compares what a snapshot restores to with what is left of each table.
+func compareWithModel(got, want map[string][]string) error {
+	tables := map[string][]string{}
+	for header, rows := range got {
+		if header == "" {
+			continue
+		}
+		name := strings.TrimPrefix(header, `COPY "public"."`)
+		root, _, _ := strings.Cut(name[:strings.IndexByte(name, '"')], "_")
+		for _, row := range rows {
+			tables[root] = append(tables[root], strings.TrimSuffix(row, "\n"))
+		}
+	}
+	for name, rows := range want {
+		slices.Sort(tables[name])
+		if !slices.Equal(tables[name], rows) {
+			return fmt.Errorf("table %s\n got %q\nwant %q", name, tables[name], rows)
+		}
+	}
+	return nil
+}

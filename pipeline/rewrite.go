@@ -1,0 +1,329 @@
+package pipeline
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"sync"
+
+	"lethe/pipeline/source"
+	"lethe/scrub"
+	"lethe/scrub/catalog"
+	"lethe/scrub/copytext"
+)
+
+// rewriter finds out what each snapshot is to have in place of a piece's rows. It belongs to one worker.
+type rewriter struct {
+	verify bool // the rows should have been rewritten before
+	tables map[storedTable]*tableRewriter
+}
+
+// tableRewriter is for the rows of one table in the snapshots of one world.
+type tableRewriter struct {
+	verify  bool
+	world   *storedWorld
+	table   catalog.Name
+	columns []string
+	near    *scrub.Scrubber   // says which rows are worth a look
+	exact   []*scrub.Scrubber // by snapshot, made when first needed
+}
+
+// variant is what becomes of a piece in some of the snapshots that have it.
+type variant struct {
+	in      []int // their numbers
+	out     []byte
+	ends    []int // where in out the rows end that stand in place of the hits
+	dropped int64
+	same    bool // nothing changes
+}
+
+// hit is a row that erasing reaches in some snapshot, by its place in the piece.
+type hit struct{ from, to int }
+
+func newRewriter() *rewriter { return &rewriter{tables: map[storedTable]*tableRewriter{}} }
+
+func (r *rewriter) of(u *storedUse) (*tableRewriter, error) {
+	at := storedTable{u.world, u.piece.header}
+	if r.tables[at] == nil {
+		near, err := u.world.plan.Scrubber(u.table, u.columns, u.world.search.Keys(), u.world.search.Union())
+		if err != nil {
+			return nil, err
+		}
+		r.tables[at] = &tableRewriter{verify: r.verify, world: u.world, table: u.table, columns: u.columns, near: near, exact: make([]*scrub.Scrubber, len(u.world.snapshots))}
+	}
+	return r.tables[at], nil
+}
+
+func (t *tableRewriter) in(snapshot int) (_ *scrub.Scrubber, err error) {
+	if t.exact[snapshot] == nil {
+		if t.exact[snapshot], err = t.world.plan.Scrubber(t.table, t.columns, t.world.search.Keys(), t.world.search.Erased(snapshot)); err != nil {
+			return nil, err
+		}
+		t.exact[snapshot].Verify = t.verify
+	}
+	return t.exact[snapshot], nil
+}
+
+// hits lists the rows that erasing reaches in some snapshot.
+func (t *tableRewriter) hits(rows []byte) (hits []hit, err error) {
+	for at := 0; at < len(rows); {
+		row, _ := copytext.NextRow(rows[at:])
+		reached, err := t.near.Reached(row)
+		if err != nil {
+			return nil, err
+		}
+		if reached {
+			hits = append(hits, hit{at, at + len(row)})
+		}
+		at += len(row)
+	}
+	return hits, nil
+}
+
+// rewritten is what happened to one row in one snapshot.
+type rewritten struct {
+	snapshot int
+	action   scrub.Action
+	cause    scrub.Cause
+	before   []byte
+	after    []byte // empty where it was dropped
+}
+
+// variants decides about the rows of hits in each snapshot that has the piece, and joins those that come out alike. Each
+// row that changes is shown to tell.
+func (t *tableRewriter) variants(u *storedUse, rows []byte, hits []hit, tell func(rewritten)) (list []*variant, err error) {
+	for _, n := range u.in {
+		scrubber, err := t.in(n)
+		if err != nil {
+			return nil, err
+		}
+		v := &variant{in: []int{n}, same: true}
+		for _, h := range hits {
+			start := len(v.out)
+			row := rows[h.from:h.to]
+			out, action, err := scrubber.Append(v.out, row)
+			if err != nil {
+				return nil, err
+			}
+			v.out, v.ends = out, append(v.ends, len(out))
+			if action == scrub.Passed {
+				continue
+			}
+			v.same = false
+			if action == scrub.Dropped {
+				v.dropped++
+			}
+			if tell != nil {
+				tell(rewritten{n, action, scrubber.Cause, row, out[start:]})
+			}
+		}
+		i := slices.IndexFunc(list, func(o *variant) bool { return slices.Equal(o.ends, v.ends) && bytes.Equal(o.out, v.out) })
+		if i < 0 {
+			list = append(list, v)
+		} else {
+			list[i].in = append(list[i].in, n)
+		}
+	}
+	return list, nil
+}
+
+// appendRows appends the piece's rows as a variant has them.
+func (v *variant) appendRows(dst, rows []byte, hits []hit) []byte {
+	at, start := 0, 0
+	for i, h := range hits {
+		dst = append(dst, rows[at:h.from]...)
+		dst = append(dst, v.out[start:v.ends[i]]...)
+		at, start = h.to, v.ends[i]
+	}
+	return append(dst, rows[at:]...)
+}
+
+// rowCounts is what erasing does to rows.
+type rowCounts struct {
+	Deleted  int64 `json:"deleted"`
+	Redacted int64 `json:"redacted"`
+	Cleared  int64 `json:"cleared"`
+	Others   int64 `json:"others"` // of Deleted, rows that also belong to somebody who is not erased
+}
+
+func (c *rowCounts) add(action scrub.Action, cause scrub.Cause) {
+	switch action {
+	case scrub.Dropped:
+		c.Deleted++
+		if cause.Others {
+			c.Others++
+		}
+	case scrub.Redacted:
+		c.Redacted++
+	case scrub.Cleared:
+		c.Cleared++
+	}
+}
+
+func (c *rowCounts) join(o rowCounts) {
+	c.Deleted += o.Deleted
+	c.Redacted += o.Redacted
+	c.Cleared += o.Cleared
+	c.Others += o.Others
+}
+
+// rows is how many rows are touched.
+func (c rowCounts) rows() int64 { return c.Deleted + c.Redacted + c.Cleared }
+
+// effectKey says whose rows are counted.
+type effectKey struct {
+	snapshot *oneSnapshot
+	table    catalog.Name
+	request  uint32 // index of the request
+}
+
+// changes is what erasing changes in the snapshots.
+type changes struct {
+	mu      sync.Mutex
+	uses    map[*storedUse]bool // that change in some snapshot
+	effects map[effectKey]*rowCounts
+	lost    map[*oneSnapshot]map[uint32]struct{} // large objects that go
+}
+
+// changes finds what erasing changes, once the references have been followed. It writes nothing.
+func (s *stored) changes(ctx context.Context) (*changes, error) {
+	c := &changes{uses: map[*storedUse]bool{}, effects: map[effectKey]*rowCounts{}, lost: map[*oneSnapshot]map[uint32]struct{}{}}
+	wanted := newWanted()
+	for _, w := range s.worlds {
+		for table := range w.tables {
+			wanted.add(w, table, w.search.Affecting(table), func(n int) bool { return !w.search.Erased(n).Empty() })
+		}
+	}
+	if err := s.sift(ctx, wanted); err != nil {
+		return nil, err
+	}
+	gone := lostNumbers{}
+	err := s.read(ctx, s.only(wanted), "finding their rows", func() (func(*storedPiece, []byte) error, error) {
+		r := newRewriter()
+		return func(p *storedPiece, rows []byte) error {
+			for _, u := range wanted.uses[p] {
+				t, err := r.of(u)
+				if err != nil {
+					return err
+				}
+				hits, err := t.hits(rows)
+				if err != nil {
+					return err
+				}
+				if len(hits) > 0 {
+					if err := c.look(t, u, rows, hits, gone); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, s.loseObjects(ctx, c, gone)
+}
+
+// look counts what happens to the rows of one piece.
+func (c *changes) look(t *tableRewriter, u *storedUse, rows []byte, hits []hit, gone lostNumbers) error {
+	watch := newObjectWatch(objectColumns(&source.Relation{Name: u.table, Columns: u.columns}, u.world.catalog))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, err := t.variants(u, rows, hits, func(r rewritten) {
+		c.uses[u] = true
+		snap := u.world.snapshots[r.snapshot]
+		key := effectKey{snap, u.table, r.cause.Request}
+		if c.effects[key] == nil {
+			c.effects[key] = &rowCounts{}
+		}
+		c.effects[key].add(r.action, r.cause)
+		if watch != nil {
+			gone.add(snap, watch.numbers(r.before, nil), watch.numbers(r.after, nil))
+		}
+	})
+	return err
+}
+
+// lostNumbers is which numbers of large objects rows have lost, by snapshot.
+type lostNumbers map[*oneSnapshot]map[uint32]struct{}
+
+func (l lostNumbers) add(snap *oneSnapshot, before, after []uint32) {
+	for _, n := range before {
+		if !slices.Contains(after, n) {
+			if l[snap] == nil {
+				l[snap] = map[uint32]struct{}{}
+			}
+			l[snap][n] = struct{}{}
+		}
+	}
+}
+
+// loseObjects finds which large objects go: those that a row has lost and no row that stays has. It reads every row that
+// may have one, unless no row has lost any.
+func (s *stored) loseObjects(ctx context.Context, c *changes, gone lostNumbers) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	wanted := newWanted()
+	for _, w := range s.worlds {
+		for table, uses := range w.tables {
+			if len(objectColumns(&source.Relation{Name: table, Columns: uses[0].columns}, w.catalog)) > 0 {
+				wanted.all(w, table, func(n int) bool { return gone[w.snapshots[n]] != nil })
+			}
+		}
+	}
+	var mu sync.Mutex
+	err := s.read(ctx, s.only(wanted), "finding large objects", func() (func(*storedPiece, []byte) error, error) {
+		r := newRewriter()
+		return func(p *storedPiece, rows []byte) error {
+			for _, u := range wanted.uses[p] {
+				t, err := r.of(u)
+				if err != nil {
+					return err
+				}
+				hits, err := t.hits(rows)
+				if err != nil {
+					return err
+				}
+				list, err := t.variants(u, rows, hits, nil)
+				if err != nil {
+					return err
+				}
+				watch := newObjectWatch(objectColumns(&source.Relation{Name: u.table, Columns: u.columns}, u.world.catalog))
+				for _, v := range list {
+					var kept []uint32
+					for left := v.appendRows(nil, rows, hits); len(left) > 0; {
+						var row []byte
+						row, left = copytext.NextRow(left)
+						kept = watch.numbers(row, kept)
+					}
+					mu.Lock()
+					for _, snapshot := range v.in {
+						for _, n := range kept {
+							delete(gone[u.world.snapshots[snapshot]], n)
+						}
+					}
+					mu.Unlock()
+				}
+			}
+			return nil
+		}, nil
+	})
+	for snap, numbers := range gone {
+		if len(numbers) > 0 {
+			c.lost[snap] = numbers
+		}
+	}
+	return err
+}
+
+// pieceText makes an object's text of a piece's rows as a variant has them, in dst's memory where that suffices; nil where
+// no row is left.
+func (v *variant) pieceText(dst []byte, header string, rows []byte, hits []hit) []byte {
+	dst = v.appendRows(append(dst[:0], header...), rows, hits)
+	if len(dst) == len(header) {
+		return nil
+	}
+	return append(dst, copytext.Terminator...)
+}

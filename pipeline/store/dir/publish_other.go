@@ -1,0 +1,5 @@
+//go:build !linux
+
+package dir
+
+func publishers() []publisher { return []publisher{byLink} }
