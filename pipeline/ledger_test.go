@@ -161,17 +161,17 @@ func TestRecordRefuses(t *testing.T) {
 		orders []pipeline.NewRequest
 		says   string
 	}{
-		"a reference of another subject":           {[]pipeline.NewRequest{order(55555, "R-2"), order(55556, "R-1")}, "request R-1: its reference stands for another subject already, in record 1"},
-		"one reference for two":                    {[]pipeline.NewRequest{order(55555, "R-2"), order(55556, "R-2")}, "request R-2: its reference stands for another subject, too"},
-		"a type that the rules don't have":         {[]pipeline.NewRequest{{Subject: "admin", Key: "55555", Ref: "R-2"}}, "no such type of subject"},
-		"an address as reference":                  {[]pipeline.NewRequest{{Subject: "user", Key: "55555", Ref: "ann@example.com"}}, "the reference is not"},
-		"a day that is yet to come":                {[]pipeline.NewRequest{{Subject: "user", Key: "55555", Ref: "R-2", Received: time.Now().AddDate(0, 0, 3)}}, "yet to come"},
+		"a reference of another subject":           {[]pipeline.NewRequest{order(5555555555555, "R-2"), order(5555555555556, "R-1")}, "request R-1: its reference stands for another subject already, in record 1"},
+		"one reference for two":                    {[]pipeline.NewRequest{order(5555555555555, "R-2"), order(5555555555556, "R-2")}, "request R-2: its reference stands for another subject, too"},
+		"a type that the rules don't have":         {[]pipeline.NewRequest{{Subject: "admin", Key: "5555555555555", Ref: "R-2"}}, "no such type of subject"},
+		"an address as reference":                  {[]pipeline.NewRequest{{Subject: "user", Key: "5555555555555", Ref: "ann@example.com"}}, "the reference is not"},
+		"a day that is yet to come":                {[]pipeline.NewRequest{{Subject: "user", Key: "5555555555555", Ref: "R-2", Received: time.Now().AddDate(0, 0, 3)}}, "yet to come"},
 		"an empty key":                             {[]pipeline.NewRequest{{Subject: "user", Ref: "R-2"}}, "the key is empty"},
 		"a key of more than a kilobyte":            {[]pipeline.NewRequest{{Subject: "user", Key: strings.Repeat("5", 1025), Ref: "R-2"}}, "longer than 1024 bytes"},
 		"the same reference and key, another type": {[]pipeline.NewRequest{{Subject: "admin", Key: "42", Ref: "R-1"}}, "no such type of subject"},
 	} {
 		_, err := s.record(c.orders, s.store)
-		if !errors.Is(err, pipeline.ErrConfig) || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "5555") || strings.Contains(err.Error(), "ann@") {
+		if !errors.Is(err, pipeline.ErrConfig) || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "555555555555") || strings.Contains(err.Error(), "ann@") {
 			t.Errorf("%s: %v", name, err)
 		}
 		sameFiles(t, name, ledgerFiles(t, s.store), files)

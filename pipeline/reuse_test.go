@@ -123,8 +123,6 @@ func TestUnchangedPiecesAreNotSentAgain(t *testing.T) {
 func TestTailIsCutFiner(t *testing.T) {
 	const rows = `INSERT INTO big SELECT i, (SELECT string_agg(md5(i::text || j), '') FROM generate_series(1, 32) j) FROM generate_series(%d, %d) i`
 	s := newSite(t, `CREATE TABLE big (id int PRIMARY KEY, noise text NOT NULL)`)
-	s.operator.PieceID = archive.NewSecretKey([32]byte{1}) // where pieces end is up to the key
-	s.store = s.newStore(filepath.Join(t.TempDir(), "store"))
 	pieces := func(report *pipeline.BackupReport) (list []archive.Object) {
 		for _, p := range s.manifest(s.open(), report.Snapshot, s.holder).Parts {
 			if p.Kind == archive.Table {

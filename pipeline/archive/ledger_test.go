@@ -208,12 +208,12 @@ func TestSealedRequestRefuses(t *testing.T) {
 	}
 	// Another request, rightly sealed by somebody who knows the recipients: the record does not commit to it.
 	forged := *request
-	forged.Key = "43"
+	forged.Key = "6180339887498948"
 	data, _, err := SealRequest(&forged, f.to, f.op)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := open(data, record); !errors.Is(err, ErrIntegrity) || strings.Contains(err.Error(), "43") {
+	if err := open(data, record); !errors.Is(err, ErrIntegrity) || strings.Contains(err.Error(), "6180339887") {
 		t.Error(err)
 	}
 	closed := *record
