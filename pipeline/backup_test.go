@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"lethe/pipeline"
 	"lethe/pipeline/archive"
 	"lethe/pipeline/pgtemp/pgtest"
@@ -70,14 +68,6 @@ func manifests(t testing.TB, in store.Store) (list []string) {
 	return list
 }
 
-// noLeaks makes sure, when the test ends, that what it started has ended too.
-func noLeaks(t *testing.T) {
-	t.Helper()
-	pgtest.Server(t) // outlives the test
-	before := goleak.IgnoreCurrent()
-	t.Cleanup(func() { goleak.VerifyNone(t, before) })
-}
-
 // nothingListed makes sure that a store lists no snapshot and holds no lease.
 func nothingListed(t *testing.T, in store.Store) {
 	t.Helper()
@@ -109,7 +99,7 @@ func TestBackupStoreFails(t *testing.T) {
 		{"lease before the commit", storetest.Rule{On: storetest.Stat, Name: "locks/", Nth: 1, Fault: storetest.Fail(errBroken)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			noLeaks(t)
+			pgtest.NoLeaks(t)
 			faulty := storetest.NewFaulty(s.store, c.rule)
 			report, err := pipeline.Backup(context.Background(), s.config(faulty))
 			if !errors.Is(err, errBroken) || errors.Is(err, pipeline.ErrLocked) || report != nil {
@@ -128,7 +118,7 @@ func TestBackupStoreFails(t *testing.T) {
 // TestBackupAnswerToCommitLost: the manifest is there, only the answer was lost. The run must not say that there is no
 // snapshot.
 func TestBackupAnswerToCommitLost(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	s := newSite(t, severalPieces)
 	faulty := storetest.NewFaulty(s.store, storetest.Rule{On: storetest.Put, Name: "snapshots/*.age", Nth: 1, Fault: storetest.FailAfter(errBroken)})
 	report, err := pipeline.Backup(context.Background(), s.config(faulty))
@@ -151,7 +141,7 @@ func TestBackupInterrupted(t *testing.T) {
 		{On: storetest.Get, Name: "keys/0001.age"},
 	} {
 		t.Run(fmt.Sprintf("%s %s %d", at.On, at.Name, at.Nth), func(t *testing.T) {
-			noLeaks(t)
+			pgtest.NoLeaks(t)
 			reached := make(chan string)
 			at.Fault = storetest.Stall(reached)
 			ctx, cancel := context.WithCancel(context.Background())
@@ -177,7 +167,7 @@ func TestBackupOneStoreFails(t *testing.T) {
 		{On: storetest.Get, Name: archive.RepositoryName, Fault: storetest.Lose()},
 	} {
 		t.Run(rule.Name, func(t *testing.T) {
-			noLeaks(t)
+			pgtest.NoLeaks(t)
 			bad := s.newStore(t.TempDir())
 			report, err := pipeline.Backup(context.Background(), s.config(storetest.NewFaulty(bad, rule), s.store))
 			if err != nil {
@@ -199,7 +189,7 @@ func TestBackupOneStoreFails(t *testing.T) {
 
 // TestBackupLosesItsLease: somebody took the run for dead and cleared its lease away. It must not commit.
 func TestBackupLosesItsLease(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	s := newSite(t, severalPieces)
 	faulty := storetest.NewFaulty(s.store, storetest.Rule{On: storetest.Put, Name: "objects/", Nth: 3, Fault: storetest.Call(func(string) error {
 		for _, l := range names(t, s.store, "locks/") {
@@ -222,7 +212,7 @@ func TestBackupLosesItsLease(t *testing.T) {
 // may have deleted objects that the manifest names.
 func TestBackupLosesItsLeaseAtTheCommit(t *testing.T) {
 	for _, stuck := range []bool{false, true} { // the manifest can't be deleted
-		noLeaks(t)
+		pgtest.NoLeaks(t)
 		s := newSite(t, severalPieces)
 		faulty := storetest.NewFaulty(s.store, storetest.Rule{On: storetest.Put, Name: "snapshots/*.age", Nth: 1, Fault: storetest.Call(func(string) error {
 			for _, l := range names(t, s.store, "locks/") {
@@ -246,7 +236,7 @@ func TestBackupLosesItsLeaseAtTheCommit(t *testing.T) {
 }
 
 func TestBackupWhileAnotherRuns(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	s := newSite(t, severalPieces)
 	var second error
 	faulty := storetest.NewFaulty(s.store, storetest.Rule{On: storetest.Put, Name: "objects/", Nth: 2, Fault: storetest.Call(func(string) error {
@@ -267,7 +257,7 @@ func TestBackupWhileAnotherRuns(t *testing.T) {
 // TestBackupStartsOver: a schema change waits for our locks in the middle of the rows. The run lets go of its view, the
 // change gets through, and the next attempt is a snapshot of what is there then.
 func TestBackupStartsOver(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	s := newSite(t, severalPieces)
 	db := s.database()
 	faulty := storetest.NewFaulty(s.store, storetest.Rule{On: storetest.Put, Name: "objects/", Nth: 3, Fault: storetest.Call(func(string) error {

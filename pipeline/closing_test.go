@@ -12,6 +12,7 @@ import (
 
 	"lethe/pipeline"
 	"lethe/pipeline/archive"
+	"lethe/pipeline/pgtemp/pgtest"
 	"lethe/pipeline/store"
 )
 
@@ -44,7 +45,7 @@ func (h *history) closes(c pipeline.CloseConfig) (closed []string, left map[stri
 // A request is closed when no copy is left and the source has been without the person for a week, and no sooner. Whom it
 // was about is gone from everywhere then, and its place in the ledger stays.
 func TestCloseErasures(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	h := newHistory(t, club)
 	h.rules, h.site.state = clubRules, filepath.Join(t.TempDir(), "state")
 	old := h.backupNow()

@@ -648,7 +648,7 @@ func TestExpireRefuses(t *testing.T) {
 
 // TestExpireAndBackupExclude: neither starts while the other is at work.
 func TestExpireAndBackupExclude(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	h := twoWeeks(t)
 	h.now = time.Now() // a backup's lease runs by the clock of this machine
 	var during error
@@ -720,7 +720,7 @@ func TestExpireStopsBeforeItsLeaseEnds(t *testing.T) {
 
 // TestExpireInterrupted: Ctrl-C in the middle says that there is something to end.
 func TestExpireInterrupted(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	h := twoWeeks(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

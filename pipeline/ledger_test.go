@@ -17,6 +17,7 @@ import (
 
 	"lethe/pipeline"
 	"lethe/pipeline/archive"
+	"lethe/pipeline/pgtemp/pgtest"
 	"lethe/pipeline/store"
 	"lethe/pipeline/store/storetest"
 )
@@ -101,7 +102,7 @@ func refsOf(l *pipeline.Ledger) (refs []string) {
 
 // A request is one record in every store and on this machine, however often it is made; a key holder reads it.
 func TestRecord(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	s := newLedgerSite(t)
 	second := s.newStore(filepath.Join(t.TempDir(), "second"))
 	report, err := s.record([]pipeline.NewRequest{order(42, "R-1"), order(43, "R-2"), order(42, "R-1"), order(42, "R-3")}, s.store, second)
@@ -151,7 +152,7 @@ func TestRecord(t *testing.T) {
 }
 
 func TestRecordRefuses(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	s := newLedgerSite(t)
 	if _, err := s.record([]pipeline.NewRequest{order(42, "R-1")}, s.store); err != nil {
 		t.Fatal(err)
@@ -497,7 +498,7 @@ func TestLedgerStores(t *testing.T) {
 		}, leftOut: "the sealed request of record 2 is nowhere, and no record closes it", nobody: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			noLeaks(t)
+			pgtest.NoLeaks(t)
 			s := newLedgerSite(t)
 			path := filepath.Join(t.TempDir(), "second")
 			p := &place{s: s, path: path, second: s.newStore(path)}
@@ -566,7 +567,7 @@ func TestRecordInterrupted(t *testing.T) {
 		for _, name := range []string{"ledger/*.age", "ledger/*.minisig", "ledger/*.json"} {
 			for how, fault := range map[string]storetest.Fault{"refused": storetest.Fail(errBroken), "answer lost": storetest.FailAfter(errBroken), "killed": {}} {
 				t.Run(where+" "+filepath.Ext(name)+" "+how, func(t *testing.T) {
-					noLeaks(t)
+					pgtest.NoLeaks(t)
 					s := newLedgerSite(t)
 					second := s.newStore(filepath.Join(t.TempDir(), "second"))
 					s.mustRecord("R-1", s.store, second)
@@ -641,7 +642,7 @@ func TestLedgerIsSealedForTodaysReaders(t *testing.T) {
 
 // A request whose sealed record is nowhere is replaced by one that says the same again, and only such a one.
 func TestInsteadOf(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	s := newLedgerSite(t)
 	s.mustRecord("R-1", s.store)
 	s.mustRecord("R-02", s.store)

@@ -73,7 +73,7 @@ COMMENT ON EVENT TRIGGER on_ddl IS 'raises too'`
 
 // TestRestoreOrder: everything comes back, whatever needs what, and triggers come when all else is there.
 func TestRestoreOrder(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	server := pgtest.Server(t)
 	s := newSite(t, entangled)
 	m := s.manifestIn(s.store, s.backup())
@@ -217,7 +217,7 @@ func TestRestoreStatementFails(t *testing.T) {
 	} {
 		for _, given := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, given=%v", c.name, given), func(t *testing.T) {
-				noLeaks(t)
+				pgtest.NoLeaks(t)
 				s := newSite(t, severalPieces+c.sql)
 				s.backup()
 				into := "must_not_come_to_be"
@@ -250,7 +250,7 @@ func TestRestoreStatementFails(t *testing.T) {
 
 // TestRestoreRefusedRow: of all the rows of a COPY the error names the object that holds the one that the server refused.
 func TestRestoreRefusedRow(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	s := newSite(t, severalPieces+`CREATE FUNCTION fine(int) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN
 		RETURN $1 <> 200 OR current_setting('application_name') <> 'lethe restore'; END $$; ALTER TABLE big ADD CHECK (fine(id))`)
 	m := s.manifestIn(s.store, s.backup())
@@ -285,7 +285,7 @@ func TestRestoreLosesAConnection(t *testing.T) {
 	late := m.Parts[i].Objects[len(m.Parts[i].Objects)-1].Object
 	for _, given := range []bool{false, true} {
 		t.Run(fmt.Sprintf("given=%v", given), func(t *testing.T) {
-			noLeaks(t)
+			pgtest.NoLeaks(t)
 			into := "must_not_come_to_be"
 			if given {
 				into = pgtest.DBName(t)

@@ -78,7 +78,7 @@ func (s *site) asked(in store.Store, snapshot, sql string) string {
 // A recorded request is honoured by every backup from then on, whether the application has deleted the person or not,
 // and what it redacts stays the same from snapshot to snapshot.
 func TestBackupHonoursTheLedger(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	s := newClub(t)
 	second := s.newStore(filepath.Join(t.TempDir(), "second"))
 	first := s.mustTake(s.store, second)
@@ -165,7 +165,7 @@ func TestRequestsOfTheRulesAreRecorded(t *testing.T) {
 
 // A ledger that was put back to an earlier state does not bring anybody back.
 func TestOldLedgerPutBack(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	s := newClub(t)
 	path := filepath.Join(t.TempDir(), "second")
 	second := s.newStore(path)
@@ -250,7 +250,7 @@ func TestRequestsOfAnotherSchema(t *testing.T) {
 }
 
 func TestLookupRequests(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	s := newClub(t)
 	s.sql("UPDATE users SET name = 'TWINNAME' WHERE id IN (10, 11)")
 	ask := func(l pipeline.Lookup) (*pipeline.RequestReport, error) {
@@ -290,7 +290,7 @@ func TestLookupRequests(t *testing.T) {
 }
 
 func TestInbox(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	s := newClub(t)
 	inbox := "SELECT 'user', id, 'DEL-' || id, at FROM public.deleted"
 	take := func(query string) *pipeline.BackupReport {
@@ -370,7 +370,7 @@ func TestInbox(t *testing.T) {
 
 // The stages of an erasure follow from what is stored, and from nothing else.
 func TestListErasures(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	s := newClub(t)
 	path := filepath.Join(t.TempDir(), "second")
 	second := s.newStore(path)

@@ -89,7 +89,7 @@ func TestRestoreFails(t *testing.T) {
 	} {
 		for _, given := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, given=%v", c.name, given), func(t *testing.T) {
-				noLeaks(t)
+				pgtest.NoLeaks(t)
 				db := "must_not_come_to_be"
 				if given {
 					db = pgtest.DBName(t)
@@ -130,7 +130,7 @@ func TestRestoreFails(t *testing.T) {
 // TestRestoresIntoOneDatabase: two restores find a database empty at the same time. The second is refused; above all it
 // does not fail later and empty what the first has filled.
 func TestRestoresIntoOneDatabase(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	s := newSite(t, severalPieces)
 	s.backup()
 	db, ctx := pgtest.DBName(t), context.Background()
@@ -180,7 +180,7 @@ func TestRestoresIntoOneDatabase(t *testing.T) {
 // TestSecondRestoreWhileFirstIsNotConnected: for a moment nobody is connected to a database that is about to be renamed.
 // A restore that starts then must not take it for what a killed one left.
 func TestSecondRestoreWhileFirstIsNotConnected(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	s := newSite(t, severalPieces)
 	s.backup()
 	building := func() string {
@@ -306,21 +306,21 @@ func TestSettingIsNoStatement(t *testing.T) {
 
 // TestRestoreOutlastsIdleTimeout: sessions that wait for the rows to be loaded are not ended by the server's timeout.
 func TestRestoreOutlastsIdleTimeout(t *testing.T) {
-	noLeaks(t)
+	pgtest.NoLeaks(t)
 	s := newSite(t, severalPieces)
 	s.backup()
 	const idle = `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lethe restore'`
 	var once sync.Once
 	faulty := storetest.NewFaulty(s.store, storetest.Rule{On: storetest.Get, Name: "objects/", Nth: 5, Fault: storetest.Call(func(string) error {
 		once.Do(func() { // until the two that wait have been idle for longer than allowed, or are gone
-			for ask(t, "postgres", idle) >= "2" && ask(t, "postgres", idle+` AND state = 'idle' AND state_change < clock_timestamp() - interval '400 ms'`) < "2" {
+			for ask(t, "postgres", idle) >= "2" && ask(t, "postgres", idle+` AND state = 'idle' AND state_change < clock_timestamp() - interval '4 s'`) < "2" {
 				time.Sleep(10 * time.Millisecond)
 			}
 		})
 		return nil
 	})})
 	c := s.toDatabase(faulty, "outlasted")
-	c.To += "&idle_session_timeout=200&statement_timeout=60000"
+	c.To += "&idle_session_timeout=3000&statement_timeout=60000" // which count from the connection on, until lethe's first statement
 	if _, err := pipeline.Restore(context.Background(), c); err != nil {
 		t.Fatal(err)
 	}

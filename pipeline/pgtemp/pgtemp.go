@@ -111,19 +111,26 @@ func (s *Server) start(ctx context.Context, opts Options) error {
 	if err := s.initdb(ctx, opts); err != nil {
 		return err
 	}
-	if s.tcp {
-		if s.port, err = freePort(); err != nil {
-			return fmt.Errorf("start a throwaway PostgreSQL server: find a free TCP port: %w", err)
+	for attempt := 1; ; attempt++ {
+		if s.tcp {
+			if s.port, err = freePort(); err != nil {
+				return fmt.Errorf("start a throwaway PostgreSQL server: find a free TCP port: %w", err)
+			}
 		}
-	}
-	if err := s.configure(opts.Settings); err != nil {
-		return err
-	}
-	if err := s.launch(); err != nil {
-		return err
-	}
-	if err := s.waitReady(ctx); err != nil {
-		return err
+		if err := s.configure(opts.Settings); err != nil {
+			return err
+		}
+		if err := s.launch(); err != nil {
+			return err
+		}
+		err := s.waitReady(ctx)
+		if err == nil {
+			break
+		}
+		if !s.tcp || attempt == portAttempts || !errors.Is(err, errPortTaken) {
+			return err
+		}
+		s.exited = make(chan struct{})
 	}
 	if s.tcp {
 		// Until this statement no password fits, so the open port lets nobody in.
@@ -281,7 +288,11 @@ func (s *Server) waitReady(ctx context.Context) error {
 		case <-timer.C:
 		case <-s.exited:
 			timer.Stop()
-			return fmt.Errorf("the throwaway PostgreSQL server did not start: %w\n%s", s.exitErr, s.Log())
+			log := s.Log()
+			if strings.Contains(log, "Address already in use") {
+				return fmt.Errorf("the throwaway PostgreSQL server did not start: %w\n%s", errPortTaken, log)
+			}
+			return fmt.Errorf("the throwaway PostgreSQL server did not start: %w\n%s", s.exitErr, log)
 		case <-ctx.Done():
 			timer.Stop()
 			return fmt.Errorf("the throwaway PostgreSQL server did not get ready: %w (last: %w)\n%s", context.Cause(ctx), err, s.Log())
@@ -477,9 +488,14 @@ func (s *Server) Psql(ctx context.Context, db string, stdin io.Reader, args ...s
 	return stdout.String(), nil
 }
 
-// freePort asks the kernel for a port. Between here and the server's own bind somebody else could take it; the server
-// then fails to start with that message.
-func freePort() (int, error) {
+// portAttempts is how many ports are tried.
+const portAttempts = 5
+
+var errPortTaken = errors.New("somebody else has taken its port")
+
+// freePort asks the kernel for a port. Between here and the server's own bind somebody else may take it; then another one
+// is tried.
+var freePort = func() (int, error) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		return 0, err

@@ -213,6 +213,27 @@ func TestTCPWantsThePassword(t *testing.T) {
 	}
 }
 
+// Somebody else may take a port between the kernel's naming it and the server's binding it.
+func TestPortThatIsTaken(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	free, asked := freePort, 0
+	defer func() { freePort = free }()
+	freePort = func() (int, error) {
+		if asked++; asked == 1 {
+			return l.Addr().(*net.TCPAddr).Port, nil
+		}
+		return free()
+	}
+	s := start(t, Options{TCP: true})
+	if out, err := s.Psql(t.Context(), "postgres", nil, "-Atc", "SELECT 1", "-d", s.TCPURL("postgres")); err != nil || out != "1\n" || asked < 2 {
+		t.Errorf("after %d ports: %q, %v", asked, out, err)
+	}
+}
+
 func TestSettings(t *testing.T) {
 	ctx := t.Context()
 	s := start(t, Options{Encoding: "SQL_ASCII", Locale: "C", Settings: map[string]string{

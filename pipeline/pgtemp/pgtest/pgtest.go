@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"lethe/pipeline/pgtemp"
 )
 
@@ -96,4 +98,21 @@ func DBName(t testing.TB, options ...string) (name string) {
 		}
 	})
 	return name
+}
+
+// NoLeaks makes sure, when the test ends, that the goroutines which it started have ended too. They may take a while on a
+// loaded machine: the time is there to fail at all.
+func NoLeaks(t testing.TB) {
+	t.Helper()
+	Server(t) // outlives the test
+	before := goleak.IgnoreCurrent()
+	t.Cleanup(func() {
+		var err error
+		for range 100 { // each looks again and again, for half a second in all
+			if err = goleak.Find(before); err == nil {
+				return
+			}
+		}
+		t.Error(err)
+	})
 }

@@ -43,7 +43,7 @@ func childCommand(t *testing.T, dir, binary string) *exec.Cmd {
 	if binary == "" {
 		binary = os.Args[0]
 	}
-	cmd := exec.Command(binary, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=60s")
+	cmd := exec.Command(binary, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=15m")
 	cmd.Env = append(os.Environ(), childEnv+"="+dir)
 	return cmd
 }

@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,10 +67,6 @@ func Start(ctx context.Context, arguments ...string) (*Server, error) {
 			break
 		}
 	}
-	if err == nil {
-		u, _ := url.Parse(s.Endpoint) // our own
-		s.buckets, err = minio.New(u.Host, &minio.Options{Transport: &http.Transport{DisableKeepAlives: true}, Creds: credentials.NewStaticV4(s.AccessKey, s.SecretKey, ""), Region: Region, BucketLookup: minio.BucketLookupPath})
-	}
 	if err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
@@ -109,7 +104,20 @@ func (s *Server) start(ctx context.Context, binary string) error {
 		close(s.exited)
 	}()
 	s.Endpoint = "http://" + address
-	return s.wait(ctx)
+	if err := s.wait(ctx); err != nil {
+		return err
+	}
+	s.buckets, err = minio.New(address, &minio.Options{Transport: &http.Transport{DisableKeepAlives: true}, Creds: credentials.NewStaticV4(s.AccessKey, s.SecretKey, ""), Region: Region, BucketLookup: minio.BucketLookupPath})
+	if err != nil {
+		return err
+	}
+	// Who answers may be another test's server, which was faster to take the port. It does not know our keys.
+	if _, err := s.buckets.ListBuckets(ctx); err != nil {
+		_ = s.cmd.Process.Kill() // it may have ended
+		<-s.exited
+		return fmt.Errorf("versitygw does not know its keys: %w: %s", err, s.log)
+	}
+	return nil
 }
 
 // wait asks until the server answers.
