@@ -19,9 +19,10 @@ import (
 	"lethe/rules"
 )
 
-// severalPieces is a table of about six pieces, which zstd can't make much smaller, and a small one.
+// severalPieces is a table of more than five pieces, which zstd can't make much smaller, and a small one. It is little more
+// than the tail of a table, which is cut finer.
 const severalPieces = `CREATE TABLE big (id int PRIMARY KEY, noise text NOT NULL);
-INSERT INTO big SELECT i, (SELECT string_agg(md5(i::text || j), '') FROM generate_series(1, 1000) j) FROM generate_series(1, 350) i;
+INSERT INTO big SELECT i, (SELECT string_agg(md5(i::text || j), '') FROM generate_series(1, 200) j) FROM generate_series(1, 350) i;
 CREATE TABLE small (id int PRIMARY KEY); INSERT INTO small VALUES (1), (2);`
 
 // config is a backup of the site into stores.

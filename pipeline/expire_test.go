@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -303,7 +304,8 @@ func (h *history) whole(what string) {
 	}
 }
 
-// TestEverySixHours plays more than a week of backups, each followed by expire: a week's 28 stay, and each of them restores.
+// TestEverySixHours plays three days of backups, each followed by expire: two days' eight stay, and the oldest of them
+// restores.
 func TestEverySixHours(t *testing.T) {
 	h := newHistory(t, `CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (0)`)
 	at, err := url.Parse(h.url)
@@ -311,7 +313,8 @@ func TestEverySixHours(t *testing.T) {
 		t.Fatal(err)
 	}
 	db := strings.TrimPrefix(at.Path, "/")
-	const runs = 31
+	const runs, kept = 11, 8
+	twoDays := pipeline.Retention{KeepWithin: 2 * day, KeepMin: 1}
 	for n := 1; n <= runs; n++ {
 		h.now = firstRun.Add(time.Duration(n) * 6 * time.Hour)
 		if err := pgtest.Server(t).Exec(context.Background(), db, fmt.Sprintf("INSERT INTO t VALUES (%d)", n)); err != nil {
@@ -319,13 +322,13 @@ func TestEverySixHours(t *testing.T) {
 		}
 		h.backupNow()
 		h.now = h.now.Add(3 * time.Minute) // a run takes its time
-		report := h.expire(weekly)
-		if got, want := len(manifests(t, h.store)), min(n, 28); got != want {
+		report := h.expire(twoDays)
+		if got, want := len(manifests(t, h.store)), min(n, kept); got != want {
 			t.Fatalf("after %d runs %d snapshots are there, not %d: %+v", n, got, want, report.Stores[0].Snapshots)
 		}
 	}
 	check := h.check(h.open(), 1)
-	if len(check.Problems) > 0 || check.Unnamed != 0 || check.Snapshots != 28 {
+	if len(check.Problems) > 0 || check.Unnamed != 0 || check.Snapshots != kept {
 		t.Errorf("%+v", check)
 	}
 	if left := append(names(t, h.store, "expired/"), names(t, h.store, "locks/")...); len(left) > 0 {
@@ -336,13 +339,13 @@ func TestEverySixHours(t *testing.T) {
 	if err := h.restoreInto(h.open(), oldest, into); err != nil {
 		t.Fatal(err)
 	}
-	if rows, err := pgtest.Server(t).Value(context.Background(), into, "SELECT count(*) FROM t"); err != nil || rows != fmt.Sprint(runs-28+2) {
+	if rows, err := pgtest.Server(t).Value(context.Background(), into, "SELECT count(*) FROM t"); err != nil || rows != fmt.Sprint(runs-kept+2) {
 		t.Errorf("the oldest that is left has %s rows: %v", rows, err)
 	}
 
 	// The backups stop. The newest one outlives everything.
 	h.now = h.now.Add(1000 * day)
-	h.expire(weekly)
+	h.expire(twoDays)
 	if left := manifests(t, h.store); len(left) != 1 {
 		t.Errorf("%v", left)
 	}
@@ -466,7 +469,14 @@ func TestExpireKilled(t *testing.T) {
 		t.Fatalf("nothing expires, in %d calls", calls)
 	}
 	full.whole("uninterrupted")
-	for range 30 {
+	rounds := 8
+	if s := os.Getenv("LETHE_KILLS"); s != "" { // make soak
+		var err error
+		if rounds, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range rounds {
 		seed := rand.Uint64()
 		draw := rand.New(rand.NewPCG(seed, 0))
 		h := start.copyOf(t)

@@ -215,11 +215,11 @@ func TestRestoreStatementFails(t *testing.T) {
 			CREATE MATERIALIZED VIEW refused AS SELECT picky() AS n FROM generate_series(1, 1)`,
 			[]string{"post-data statement at line ", "REFRESH MATERIALIZED VIEW public.refused", "an error that a function of the database raised"}},
 	} {
+		s := newSite(t, severalPieces+c.sql)
+		s.backup()
 		for _, given := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, given=%v", c.name, given), func(t *testing.T) {
 				pgtest.NoLeaks(t)
-				s := newSite(t, severalPieces+c.sql)
-				s.backup()
 				into := "must_not_come_to_be"
 				if given {
 					into = pgtest.DBName(t)
