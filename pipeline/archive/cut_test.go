@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -120,6 +121,35 @@ func TestCutResynchronises(t *testing.T) {
 	base := randomRows(rand.New(rand.NewPCG(5, 6)), 48<<20, 200, 3000)
 	c := testCutter(7)
 	before := pieceSet(c, base)
+	// A change can move one end. The pieces from there on meet the old ones again after so many, wherever it is.
+	sums, ends, starts := []int{0}, []int{}, map[int]bool{len(base): true}
+	for i, row := range base {
+		sums = append(sums, sums[i]+len(row))
+		if _, after := c.Cut(row, MinPiece); after { // it ends every piece that is long enough
+			ends = append(ends, i+1)
+		}
+	}
+	old, _ := cut(c, base)
+	for _, start := range old {
+		starts[start] = true
+	}
+	worst := 0
+	for start := range base {
+		n := 0
+		for at := start; !starts[at]; n++ {
+			i := slices.IndexFunc(ends, func(end int) bool { return end > at && sums[end]-sums[at] >= MinPiece })
+			if i < 0 {
+				at = len(base)
+			} else {
+				at = ends[i]
+			}
+		}
+		worst = max(worst, n)
+	}
+	t.Logf("of %d pieces, at most %d are other ones when one begins elsewhere", len(before), worst)
+	if worst > len(before)/3 {
+		t.Errorf("of %d pieces %d are other ones when one begins elsewhere", len(before), worst)
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		at := rapid.IntRange(0, len(base)-1).Draw(t, "at")
 		change := rapid.SampledFrom([]string{"edit", "insert", "delete"}).Draw(t, "change")
@@ -139,9 +169,7 @@ func TestCutResynchronises(t *testing.T) {
 				fresh++
 			}
 		}
-		// The piece of the change, and those until the boundaries meet again: with the minimum size a chain of more than
-		// a few is improbable, and on these rows does not happen.
-		if fresh > 6 {
+		if fresh > 1+worst { // the piece of the change, and those until the ends meet again
 			t.Fatalf("%d of %d pieces are new after one %s", fresh, len(before), change)
 		}
 	})
