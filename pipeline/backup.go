@@ -48,6 +48,25 @@ type BackupConfig struct {
 	Now         func() time.Time
 	Progress    func(Progress) // may be nil; called from many goroutines
 	Warn        func(string)   // may be nil
+
+	holder *archive.Identities // in a takeover: opens what the operator can't open yet
+	signer *archive.SigningKey // in a takeover: signs in the operator's place
+}
+
+// readers open manifests and sealed requests.
+func (c *BackupConfig) readers() *archive.Identities {
+	if c.holder != nil {
+		return c.holder
+	}
+	return c.Operator.Identities()
+}
+
+// signing is the key that signs what goes into the ledger.
+func (c *BackupConfig) signing() *archive.SigningKey {
+	if c.signer != nil {
+		return c.signer
+	}
+	return c.Operator.Signing
 }
 
 // Progress is how far a flow is.

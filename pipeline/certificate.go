@@ -43,7 +43,7 @@ func Certify(ctx context.Context, c CertificateConfig) (cert *archive.Certificat
 	r := record.Request
 	cert = &archive.Certificate{Issued: c.Now(), Issuer: c.Issuer.String(), Tool: c.Tool, Repository: r.Repository, State: string(e.Stage), Ledger: look.report.Ledger,
 		Request: archive.CertifiedRequest{Sequence: e.Sequence, Ref: r.Ref, Subject: r.Subject, Received: e.Received, Deadline: e.Deadline, Overdue: e.Overdue,
-			Recorded: r.Recorded, RecordedBy: record.Signer.String(), Rules: r.Rules},
+			Recorded: r.Recorded, RecordedBy: r.Signer.String(), Rules: r.Rules},
 		Beyond: []string{
 			"The live database: Lethe only reads it. Deleting there is the application's.",
 			"Replicas and WAL archives of the database, dump files and exports.",
@@ -107,7 +107,7 @@ func (d *certifying) store(ctx context.Context, k *keeper) error {
 		for _, ref := range m.Alive {
 			known[ref.ID] = true
 		}
-		for _, ref := range m.Supersedes {
+		for _, ref := range m.Replaces() {
 			next[ref.Digest], replaced[ref.ID] = s.id, true
 		}
 		if s.honour >= sequence && !s.leaving && !s.started.Before(d.request.Request.Recorded) {

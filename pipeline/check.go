@@ -57,11 +57,8 @@ func Check(ctx context.Context, c CheckConfig) (*CheckReport, error) {
 	if err != nil {
 		return nil, fail(err, "", "check %s", r.Store)
 	}
-	if _, _, err := c.Repository.readSigned(ctx, archive.PurposeKeys, archive.KeysName, maxSmall); err != nil {
-		if ctx.Err() != nil {
-			return nil, fail(ctx.Err(), "", "check %s", r.Store)
-		}
-		r.Problems = append(r.Problems, Problem{Problem: err.Error()})
+	if err := c.keys(ctx, r); err != nil {
+		return nil, fail(err, "", "check %s", r.Store)
 	}
 	wanted, err := c.manifests(ctx, r)
 	if err != nil {
@@ -101,6 +98,22 @@ type checkedObject struct {
 
 func (r *CheckReport) add(o checkedObject, problem string) {
 	r.Problems = append(r.Problems, Problem{o.snapshot, o.Object.Object, o.part.Name, problem})
+}
+
+// keys looks for the key file that counts. One of a higher number that nobody trusted has signed is told, too: it may be
+// damaged, or a lost operator's.
+func (c *CheckConfig) keys(ctx context.Context, r *CheckReport) error {
+	f, err := c.Repository.keyFile(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		f.beyond = []error{err}
+	}
+	for _, err := range f.beyond {
+		r.Problems = append(r.Problems, Problem{Problem: err.Error()})
+	}
+	return nil
 }
 
 // manifests reads all manifests and returns every object they name, once, in the order met.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
+	"sync"
 
 	"lethe/pipeline/archive"
 	"lethe/pipeline/store"
@@ -21,7 +23,7 @@ type Ledger struct {
 type LedgerEntry struct {
 	archive.LedgerRecord
 	Digest  string                 // of the record's file
-	Signer  archive.PublicKey      // whose signature it bears
+	Signer  archive.PublicKey      // whose signature it bears; none where a later record alone vouches for it
 	Closed  bool                   // a request that a later record closes
 	Request *archive.LedgerRequest // what a request that is not closed says; nil for all others
 }
@@ -110,8 +112,10 @@ func OpenLedger(ctx context.Context, r *Repository, ids *archive.Identities, exp
 // ledgerPlace is one place that keeps a ledger: a store, or the operator's own copy.
 type ledgerPlace struct {
 	Ledger
-	r     *Repository
-	files ledgerFiles
+	r         *Repository
+	files     ledgerFiles
+	untrusted map[int64]error // by sequence: records whose signer is not trusted
+	mu        sync.Mutex      // for untrusted
 }
 
 // ledgerFiles is what a place lists.
@@ -166,7 +170,7 @@ func (r *Repository) readLedger(ctx context.Context, ids *archive.Identities, kn
 	defer func() {
 		err = fail(err, "lethe help ledger tells what to do", "read the ledger in %s", r.Store)
 	}()
-	p = &ledgerPlace{r: r}
+	p = &ledgerPlace{r: r, untrusted: map[int64]error{}}
 	if p.files, err = r.listLedger(ctx); err != nil {
 		return nil, err
 	}
@@ -246,6 +250,12 @@ func (p *ledgerPlace) record(ctx context.Context, i int) error {
 	if errors.Is(err, store.ErrTooLarge) || isNotFound(err) {
 		return integrity(err)
 	}
+	if errors.Is(err, archive.ErrUntrustedSigner) { // chain looks whether a later record vouches for it
+		p.mu.Lock()
+		p.untrusted[int64(i)+1] = err
+		p.mu.Unlock()
+		err = nil
+	}
 	if err != nil {
 		return err
 	}
@@ -257,7 +267,7 @@ func (p *ledgerPlace) record(ctx context.Context, i int) error {
 	return nil
 }
 
-// chain makes sure that each record follows the one before, and finds out which requests are closed.
+// chain makes sure that each record follows the one before and is believed, and finds out which requests are closed.
 func (p *ledgerPlace) chain() error {
 	previous := archive.NoDigest
 	for i := range p.Records {
@@ -274,6 +284,23 @@ func (p *ledgerPlace) chain() error {
 			return integrity(fmt.Errorf("%s closes record %d, which is no open request", archive.RecordName(e.Sequence), e.Closes))
 		}
 		closes.Closed = true
+	}
+	return p.believed()
+}
+
+// believed makes sure that every record is signed by somebody who is trusted, or stands before an adopted one that is: its
+// signer has read the chain up to there, and each record names the digest of the one before.
+func (p *ledgerPlace) believed() error {
+	none := archive.PublicKey{}
+	for _, e := range slices.Backward(p.Records) {
+		switch {
+		case e.Signer == none && p.untrusted[e.Sequence] != nil:
+			return p.untrusted[e.Sequence]
+		case e.Signer == none:
+			return integrity(fmt.Errorf("%s is signed by nobody who is trusted", archive.RecordName(e.Sequence)))
+		case e.Kind == archive.AdoptedRecord:
+			return nil
+		}
 	}
 	return nil
 }

@@ -112,7 +112,7 @@ func (l *ledgerRun) readOwn(ctx context.Context) error {
 		return nil
 	}
 	own := &Repository{Store: kept, ID: l.id, trust: archive.NewTrust(append([]archive.PublicKey{l.c.Operator.Public()}, l.c.Trust...)...)}
-	if l.own, err = own.readLedger(ctx, l.c.Operator.Identities(), nil); err != nil {
+	if l.own, err = own.readLedger(ctx, l.c.readers(), nil); err != nil {
 		return errors.Join(ownCopy(err, &ledgerPlace{r: own}), kept.Close())
 	}
 	return nil
@@ -151,7 +151,7 @@ func (l *ledgerRun) readStores(ctx context.Context) error {
 		if l.own != nil {
 			known = &l.own.Ledger
 		}
-		if s.ledger, err = s.repo.readLedger(ctx, l.c.Operator.Identities(), known); err != nil {
+		if s.ledger, err = s.repo.readLedger(ctx, l.c.readers(), known); err != nil {
 			return err
 		}
 		return fail(s.ledger.Holds(s.head), "lethe help ledger tells what to do",
@@ -237,7 +237,7 @@ func (l *ledgerRun) findRequests(except int64) error {
 		return nil
 	case unreadable:
 		return fail(fmt.Errorf("this operator key can't open the sealed request of record %s: %w", strings.Join(lost, ", "), archive.ErrNoIdentity),
-			"lethe init --identity KEY, on the key holder's word, seals them for this operator", "read the ledger")
+			"lethe init --identity key.txt --signer signer.key, on the key holder's machine, seals them for this operator", "read the ledger")
 	}
 	return fail(integrity(fmt.Errorf("the sealed request of record %s is nowhere, and no record closes it: whom it is about is not known", strings.Join(lost, ", "))),
 		"put ledger/ back from a copy of a store; or, where you know whom it was about, lethe erasure request SUBJECT --ref REF --instead-of "+lost[0], "read the ledger")
@@ -360,7 +360,7 @@ func (l *ledgerRun) sealedFile(ctx context.Context, e *LedgerEntry) ([]byte, err
 		if err != nil {
 			return nil, err
 		}
-		if _, err := archive.OpenRequest(l.id, name, data, &e.LedgerRecord, l.c.Operator.Identities()); err == nil {
+		if _, err := archive.OpenRequest(l.id, name, data, &e.LedgerRecord, l.c.readers()); err == nil {
 			return data, nil
 		}
 	}
@@ -401,11 +401,11 @@ func (l *ledgerRun) append(ctx context.Context, record *archive.LedgerRecord, re
 	if err != nil {
 		return err
 	}
-	sig, err := archive.Sign(l.c.Operator.Signing, archive.PurposeLedger, l.id, archive.RecordName(record.Sequence), data)
+	sig, err := archive.Sign(l.c.signing(), archive.PurposeLedger, l.id, archive.RecordName(record.Sequence), data)
 	if err != nil {
 		return err
 	}
-	e := LedgerEntry{LedgerRecord: *record, Digest: archive.Digest(data), Signer: l.c.Operator.Public(), Request: request}
+	e := LedgerEntry{LedgerRecord: *record, Digest: archive.Digest(data), Signer: l.c.signing().Public(), Request: request}
 	if l.own != nil {
 		if err := l.putRecord(ctx, l.own, &e, data, sig); err != nil {
 			return ownCopy(err, l.own)

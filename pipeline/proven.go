@@ -61,6 +61,9 @@ func (r *Repository) proven(ctx context.Context, ids *archive.Identities) (map[i
 			if err != nil {
 				return nil, err
 			}
+			if slices.ContainsFunc(m.Resealed, func(same archive.SnapshotRef) bool { return slices.Contains(p.Snapshots, same) }) {
+				continue // the proof has read the very objects that it names
+			}
 			honoured := int64(0)
 			if m.Ledger != nil && !m.Started.Before(p.Started) && len(m.Supersedes) == 0 {
 				honoured = m.Ledger.Sequence

@@ -759,7 +759,7 @@ func (p *purge) succeedOne(ctx context.Context, s *purgeStore, snap *oneSnapshot
 	}
 	m.Supersedes = append([]archive.SnapshotRef{{ID: snap.id, Digest: snap.digest}}, m.Supersedes...)
 	m.Alive = slices.DeleteFunc(alive, func(ref archive.SnapshotRef) bool {
-		return slices.ContainsFunc(m.Supersedes, func(old archive.SnapshotRef) bool { return old.ID == ref.ID })
+		return slices.ContainsFunc(m.Replaces(), func(old archive.SnapshotRef) bool { return old.ID == ref.ID })
 	})
 	m.ID, m.Ledger, m.Rules.Erased = id, p.head(snap), p.erasedBy(snap)
 	m.Erasure = int64(max(int(m.Erasure), p.stored.honoured(m.Ledger)))

@@ -80,11 +80,8 @@ func InitRepository(ctx context.Context, s store.Store, id string, op *archive.O
 	default:
 		return nil, false, err
 	}
-	if _, err := s.Stat(ctx, archive.KeysName); err == nil {
-		_, err := r.keys(ctx, op.Identities())
+	if _, err := r.keys(ctx, op.Identities()); !isNotFound(err) {
 		return r, created, err
-	} else if !isNotFound(err) {
-		return nil, false, fail(err, "", "init %s", s)
 	}
 	data, err := archive.WriteKeys(r.ID, op, recipients)
 	if err != nil {
@@ -152,13 +149,52 @@ func (r *Repository) readSigned(ctx context.Context, purpose archive.Purpose, na
 	return data, signer, err
 }
 
+// keys opens the key file that counts.
 func (r *Repository) keys(ctx context.Context, ids *archive.Identities) (*archive.RepositoryKeys, error) {
-	data, _, err := r.readSigned(ctx, archive.PurposeKeys, archive.KeysName, maxSmall)
+	f, err := r.keyFile(ctx)
 	if err != nil {
 		return nil, fail(err, "", "read the repository's keys in %s", r.Store)
 	}
-	keys, err := archive.ReadKeys(r.ID, data, ids)
+	keys, err := archive.ReadKeys(r.ID, f.name, f.data, ids)
 	return keys, fail(err, "", "read the repository's keys in %s", r.Store)
+}
+
+// keyFile is the key file that counts in a store.
+type keyFile struct {
+	name   string
+	data   []byte
+	signer archive.PublicKey
+	next   int     // the number after the highest that is there
+	beyond []error // what is wrong with files of a higher number
+}
+
+// keyFile finds the key file that counts: of those that a trusted signer has signed, the one with the highest number. A
+// takeover writes the next one, and whoever trusts the lost operator no more has no use for the ones before.
+func (r *Repository) keyFile(ctx context.Context) (f keyFile, err error) {
+	var numbers []int
+	err = r.Store.List(ctx, archive.KeysPrefix, func(i store.Info) error {
+		if n, ok := archive.KeysOf(i.Name); ok {
+			numbers = append(numbers, n)
+		}
+		return nil
+	})
+	if err != nil {
+		return f, err
+	}
+	if len(numbers) == 0 {
+		return f, fmt.Errorf("%s: %w", archive.KeysName, store.ErrNotFound)
+	}
+	slices.Sort(numbers)
+	f.next = numbers[len(numbers)-1] + 1
+	for _, n := range slices.Backward(numbers) {
+		f.name = archive.KeysNameOf(n)
+		f.data, f.signer, err = r.readSigned(ctx, archive.PurposeKeys, f.name, maxSmall)
+		if !errors.Is(err, ErrIntegrity) {
+			return f, err
+		}
+		f.beyond = append(f.beyond, err)
+	}
+	return f, f.beyond[0]
 }
 
 // belongsTo makes sure that a snapshot by this operator would be at home here: the repository's id is the one that its
@@ -168,12 +204,15 @@ func (r *Repository) belongsTo(ctx context.Context, op *archive.OperatorKey) err
 	if isNotFound(err) {
 		return fail(configuration(errors.New("the repository has no key file")), "lethe init completes it", "open %s", r.Store)
 	}
+	if errors.Is(err, archive.ErrUntrustedSigner) || errors.Is(err, archive.ErrNoIdentity) {
+		return fail(err, "is it another operator's? If that operator key is lost, the key holder takes this store over with lethe init --identity", "open %s", r.Store)
+	}
 	if err != nil {
 		return err
 	}
 	if !keys.PieceID.Equal(op.PieceID) || !keys.Strategy.Equal(op.Strategy) {
 		return fail(configuration(errors.New("the repository was made with another operator key")),
-			"set operator_key to that key, or give this one a repository of its own", "open %s", r.Store)
+			"set operator_key to that key, or give this one a repository of its own; if that key is lost: lethe init --identity, on the key holder's machine", "open %s", r.Store)
 	}
 	return nil
 }
@@ -231,8 +270,8 @@ func (r *Repository) Find(ctx context.Context, ref string) (string, error) {
 		"write more of the id", "find snapshot %q in %s", ref, r.Store)
 }
 
-// superseded returns, of these snapshots, those whose successor is among them too, with the successor: a purge was killed
-// between writing it and taking the old one away. Both have the same time. ids are sorted.
+// superseded returns, of these snapshots, those whose successor is among them too, with the successor: a purge or a
+// takeover was killed between writing it and taking the old one away. Both have the same time. ids are sorted.
 func (r *Repository) superseded(ctx context.Context, ids []string, readers *archive.Identities) (map[string]string, error) {
 	by := map[string]string{}
 	for i, id := range ids {
@@ -243,7 +282,7 @@ func (r *Repository) superseded(ctx context.Context, ids []string, readers *arch
 		if err != nil {
 			return nil, err
 		}
-		for _, old := range m.Supersedes {
+		for _, old := range m.Replaces() {
 			if slices.Contains(ids, old.ID) {
 				by[old.ID] = id
 			}
@@ -269,7 +308,7 @@ func (r *Repository) purged(ctx context.Context, m *archive.Manifest, listed []s
 			if err != nil {
 				return nil, err
 			}
-			if slices.Contains(next.Supersedes, ref) {
+			if slices.Contains(next.Replaces(), ref) {
 				ids = append(ids, ref.ID)
 			}
 		}

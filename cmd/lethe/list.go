@@ -158,7 +158,7 @@ func (a *app) list(ctx context.Context, x *access) error {
 			return err
 		}
 		var here []listedSnapshot
-		superseded := map[string]bool{} // beside their successors, where a purge was interrupted
+		superseded := map[string]bool{} // beside their successors, where a purge or a takeover was interrupted
 		for _, l := range snapshots {
 			m, err := r.Manifest(ctx, l.ID, readers)
 			if err != nil {
@@ -166,7 +166,7 @@ func (a *app) list(ctx context.Context, x *access) error {
 				continue
 			}
 			here = append(here, listed(m, r.Store.String()))
-			for _, old := range m.Supersedes {
+			for _, old := range m.Replaces() {
 				superseded[old.ID] = true
 			}
 		}

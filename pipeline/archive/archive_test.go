@@ -213,7 +213,7 @@ func TestHybrid(t *testing.T) {
 		if _, err := ReadManifest(ManifestName(m.ID), data, ids, Limits{}); err != nil {
 			t.Errorf("%s: %v", who, err)
 		}
-		if _, err := ReadKeys(f.repo, keys, ids); err != nil {
+		if _, err := ReadKeys(f.repo, KeysName, keys, ids); err != nil {
 			t.Errorf("%s: %v", who, err)
 		}
 		o, err := NewOpener(ids)

@@ -34,6 +34,7 @@ type RecordKind string
 const (
 	RequestRecord RecordKind = "request" // commits to a request, which is sealed beside it
 	ClosedRecord  RecordKind = "closed"  // ends an earlier request: its sealed file may be gone
+	AdoptedRecord RecordKind = "adopted" // vouches for every record before it, whoever signed those
 )
 
 // LedgerRecord is one link of the chain: ledger/00000017.json. It tells nothing of the person: what it commits to is
@@ -314,6 +315,10 @@ func (r *LedgerRecord) validate() error {
 	case ClosedRecord:
 		if r.Commitment != "" || r.Closes < 1 || r.Closes >= r.Sequence {
 			return problem("a closed record closes one that stands before it, and has no commitment")
+		}
+	case AdoptedRecord:
+		if r.Commitment != "" || r.Closes != 0 || r.Sequence == 1 {
+			return problem("an adopted record stands after others, closes nothing, and has no commitment")
 		}
 	default:
 		return problem("unknown kind")

@@ -32,8 +32,9 @@ type Manifest struct {
 	PgDumpVersion string `json:"pg_dump_version"`
 
 	Source     Source        `json:"source"`
-	Alive      []SnapshotRef `json:"alive"`      // the snapshots stored beside this one when it was written, without it
-	Supersedes []SnapshotRef `json:"supersedes"` // the snapshots that this one replaces
+	Alive      []SnapshotRef `json:"alive"`              // the snapshots stored beside this one when it was written, without it
+	Supersedes []SnapshotRef `json:"supersedes"`         // the snapshots that this one replaces
+	Resealed   []SnapshotRef `json:"resealed,omitempty"` // the files that this one is, sealed anew for another operator, the last first
 	Rules      Rules         `json:"rules"`
 	Schema     string        `json:"schema_fingerprint"` // SHA-256, 64 hexadecimal digits
 
@@ -81,6 +82,9 @@ func (r Rules) ErasedBy() string {
 	}
 	return r.Digest
 }
+
+// Replaces lists the snapshots whose place this one has taken: rewritten, or the same under another file.
+func (m *Manifest) Replaces() []SnapshotRef { return slices.Concat(m.Supersedes, m.Resealed) }
 
 // LedgerHead is the last record of a ledger.
 type LedgerHead struct {
@@ -238,6 +242,15 @@ func RewriteManifest(m *Manifest) (data []byte, digest string, err error) {
 		return nil, "", &Error{Name: ManifestName(m.ID), Msg: "encrypt", Err: err}
 	}
 	return out.Bytes(), Digest(out.Bytes()), nil
+}
+
+// ResealManifest is RewriteManifest for another operator than the one that m names.
+func ResealManifest(m *Manifest, op *OperatorKey) (data []byte, digest string, err error) {
+	recipients, err := newRecipients(m.Recipients)
+	if err != nil {
+		return nil, "", err
+	}
+	return WriteManifest(m, recipients, op)
 }
 
 // counter counts what is written to it.
@@ -479,6 +492,9 @@ func (m *Manifest) normalize() {
 	always(&m.Roles)
 	always(&m.Recipients)
 	always(&m.Parts)
+	if len(m.Resealed) == 0 {
+		m.Resealed = nil
+	}
 	for i := range m.Roles {
 		always(&m.Roles[i].Attributes)
 	}
@@ -544,6 +560,9 @@ func (m *Manifest) validate() error {
 		return err
 	}
 	if err := validRefs("supersedes", m.ID, m.Supersedes); err != nil {
+		return err
+	}
+	if err := validRefs("resealed", m.ID, m.Resealed); err != nil {
 		return err
 	}
 	if err := m.validStrings(); err != nil {

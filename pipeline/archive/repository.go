@@ -22,10 +22,27 @@ const formatName = "lethe"
 // Names in a repository.
 const (
 	RepositoryName  = "lethe.json"
-	KeysName        = "keys/0001.age"
+	KeysPrefix      = "keys/"
+	KeysName        = "keys/0001.age" // the first key file
 	SnapshotsPrefix = "snapshots/"
 	ObjectsPrefix   = "objects/"
 )
+
+// MaxKeys is the highest number of a key file.
+const MaxKeys = 9999
+
+// KeysNameOf returns where the key file of a number is stored, from 1.
+func KeysNameOf(number int) string { return fmt.Sprintf("%s%04d.age", KeysPrefix, number) }
+
+// KeysOf returns the number of the key file that is stored under name, or false where name is not a key file's.
+func KeysOf(name string) (number int, ok bool) {
+	digits, ok := strings.CutSuffix(strings.TrimPrefix(name, KeysPrefix), ".age")
+	if !ok || len(digits) != 4 {
+		return 0, false
+	}
+	n, err := strconv.Atoi(digits)
+	return n, err == nil && n > 0 && KeysNameOf(n) == name
+}
 
 // ObjectName returns where the object with this SHA-256 is stored: objects/ab/abcd….
 func ObjectName(object string) string {
@@ -164,7 +181,7 @@ type RepositoryKeys struct {
 	Strategy SecretKey
 }
 
-// keysFile is the plaintext of keys/0001.age. It is the only place where these keys become text.
+// keysFile is the plaintext of a key file. It is the only place where these keys become text.
 type keysFile struct {
 	Format      string `json:"format"`
 	Version     int    `json:"version"`
@@ -173,7 +190,7 @@ type keysFile struct {
 	StrategyKey string `json:"strategy_key"`
 }
 
-// WriteKeys returns the bytes of keys/0001.age: the operator's piece-id and strategy keys, encrypted to the recipients
+// WriteKeys returns the bytes of a key file: the operator's piece-id and strategy keys, encrypted to the recipients
 // and the operator. Sign it with PurposeKeys.
 func WriteKeys(repository string, op *OperatorKey, recipients *Recipients) ([]byte, error) {
 	to, err := recipients.WithOperator(op)
@@ -191,26 +208,26 @@ func WriteKeys(repository string, op *OperatorKey, recipients *Recipients) ([]by
 	return out.Bytes(), nil
 }
 
-// ReadKeys decrypts keys/0001.age of a repository. Verify its signature first.
-func ReadKeys(repository string, data []byte, identities *Identities) (*RepositoryKeys, error) {
+// ReadKeys decrypts the key file that is stored under name in a repository. Verify its signature first.
+func ReadKeys(repository, name string, data []byte, identities *Identities) (*RepositoryKeys, error) {
 	if len(data) > maxKeyFile {
-		return nil, &Error{Name: KeysName, Msg: "too long", Kind: ErrIntegrity}
+		return nil, &Error{Name: name, Msg: "too long", Kind: ErrIntegrity}
 	}
 	var plain bytes.Buffer
-	if err := decrypt(&plain, data, KeysName, identities); err != nil {
+	if err := decrypt(&plain, data, name, identities); err != nil {
 		return nil, err
 	}
 	var f keysFile
-	if err := decodeJSON(KeysName, plain.Bytes(), &f); err != nil {
+	if err := decodeJSON(name, plain.Bytes(), &f); err != nil {
 		return nil, err
 	}
 	if f.Repository != repository {
-		return nil, &Error{Name: KeysName, Msg: "belongs to another repository", Kind: ErrIntegrity, Try: tryForeign}
+		return nil, &Error{Name: name, Msg: "belongs to another repository", Kind: ErrIntegrity, Try: tryForeign}
 	}
 	piece, ok1 := parseSecretKey(f.PieceIDKey)
 	strategy, ok2 := parseSecretKey(f.StrategyKey)
 	if !ok1 || !ok2 {
-		return nil, &Error{Name: KeysName, Msg: "a key in it is not 64 hexadecimal digits", Kind: ErrIntegrity, Try: tryForeign}
+		return nil, &Error{Name: name, Msg: "a key in it is not 64 hexadecimal digits", Kind: ErrIntegrity, Try: tryForeign}
 	}
 	return &RepositoryKeys{PieceID: piece, Strategy: strategy}, nil
 }

@@ -85,19 +85,19 @@ func TestKeysFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for who, ids := range map[string]*Identities{"key holder": f.ids, "operator": f.op.Identities()} {
-		keys, err := ReadKeys(f.repo, data, ids)
+		keys, err := ReadKeys(f.repo, KeysName, data, ids)
 		if err != nil || !keys.PieceID.Equal(f.op.PieceID) || !keys.Strategy.Equal(f.op.Strategy) {
 			t.Errorf("%s: %v", who, err)
 		}
 	}
 	other := newFixture(t)
-	if _, err := ReadKeys(f.repo, data, other.ids); !errors.Is(err, ErrNoIdentity) {
+	if _, err := ReadKeys(f.repo, KeysName, data, other.ids); !errors.Is(err, ErrNoIdentity) {
 		t.Errorf("a stranger: %v", err)
 	}
-	if _, err := ReadKeys(other.repo, data, f.ids); !errors.Is(err, ErrIntegrity) {
+	if _, err := ReadKeys(other.repo, KeysName, data, f.ids); !errors.Is(err, ErrIntegrity) {
 		t.Errorf("in another repository: %v", err)
 	}
-	if _, err := ReadKeys(f.repo, data[:len(data)-1], f.ids); !errors.Is(err, ErrIntegrity) {
+	if _, err := ReadKeys(f.repo, KeysName, data[:len(data)-1], f.ids); !errors.Is(err, ErrIntegrity) {
 		t.Errorf("cut: %v", err)
 	}
 	for _, plain := range []string{"", "{}", `{"format":"lethe","version":2}`, `{"format":"lethe","version":1,"repository":"` + f.repo + `","piece_id_key":"12"}`} {
@@ -105,13 +105,13 @@ func TestKeysFile(t *testing.T) {
 		if err := encrypt(&out, []byte(plain), f.to.list); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ReadKeys(f.repo, out.Bytes(), f.ids); err == nil {
+		if _, err := ReadKeys(f.repo, KeysName, out.Bytes(), f.ids); err == nil {
 			t.Errorf("accepted %q", plain)
 		}
 	}
 
 	// A new operator against an old repository takes over its keys, and keeps its own signature.
-	keys, err := ReadKeys(f.repo, data, f.ids)
+	keys, err := ReadKeys(f.repo, KeysName, data, f.ids)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -106,7 +106,7 @@ func TestVectors(t *testing.T) {
 	if _, err := trust.Verify(PurposeKeys, repo.Repository, KeysName, get(KeysName), get(KeysName+SignatureSuffix)); err != nil {
 		t.Fatal(err)
 	}
-	keys, err := ReadKeys(repo.Repository, get(KeysName), ids)
+	keys, err := ReadKeys(repo.Repository, KeysName, get(KeysName), ids)
 	if err != nil {
 		t.Fatal(err)
 	}
