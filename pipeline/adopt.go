@@ -395,7 +395,9 @@ func (a *adoption) vouched() bool {
 
 // adoptStore makes everything else in a store the new operator's. The key file is the commit.
 func (a *adoption) adoptStore(ctx context.Context, s *adoptedStore) (err error) {
-	defer func() { err = fail(err, "run it again: it goes on where this run stopped, and nothing is lost", "take over %s", s.s) }()
+	defer func() {
+		err = fail(err, "run it again: it goes on where this run stopped, and nothing is lost", "take over %s", s.s)
+	}()
 	for _, id := range s.replaced {
 		a.changed = true
 		if err := s.drop(ctx, archive.ManifestName(id)); err != nil {

@@ -26,6 +26,10 @@ type initFlags struct {
 	database, dataset string
 	recipients        []string
 	stores            []string
+
+	// To take over a repository whose operator key is lost.
+	identities, trust []string
+	signer, expect    string
 }
 
 func (a *app) initCommand() *cobra.Command {
@@ -39,16 +43,35 @@ suggestions from the live schema, the operator key, the repository in each store
 a card for the key holder that says what to keep offline.
 
 The recipient is the key holder's age public key. Make the pair on the key holder's
-machine with age-keygen: the private key never belongs on this one.`),
-		Example: `  lethe init --database postgres:///slipmat --recipient age1… --store /mnt/backup/slipmat`,
-		Args:    cobra.NoArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return a.init(c.Context(), f) },
+machine with age-keygen: the private key never belongs on this one.
+
+Where the operator key of a repository is lost, the key holder takes it over, on their
+own machine, in an empty directory, with --identity, --signer and, as --trust, the lost
+operator's line from the card. This makes a new operator key, with which backups and
+erasures go on: the stored snapshots and the ledger are sealed for it, signed by the key
+holder. It also writes lethe.yml, the rules as the newest snapshot has them, and a new
+card. Move operator.key, lethe.yml and rules.yml to the new machine; --identity and
+--signer never belong there. Run again, it ends what was interrupted, and takes over a
+store that could not be reached. Nobody needs to trust the lost operator afterwards.`),
+		Example: `  lethe init --database postgres:///slipmat --recipient age1… --store /mnt/backup/slipmat
+  lethe init --store /mnt/backup/slipmat --trust RWQ… --identity key.txt --signer signer.key`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if f.takesOver() {
+				return a.adopt(c.Context(), f)
+			}
+			return a.init(c.Context(), f)
+		},
 	}
 	fl := c.Flags()
 	fl.StringVar(&f.database, "database", "", "libpq `URL` of the database, without a password (default: the PG* variables)")
 	fl.StringVar(&f.dataset, "dataset", "", "what to call it (default: the database's name)")
 	fl.StringArrayVarP(&f.recipients, "recipient", "r", nil, "age public `KEY`, or a file of them; may be repeated")
 	fl.StringArrayVarP(&f.stores, "store", "s", nil, "a store's `URL` or directory; may be repeated")
+	fl.StringArrayVarP(&f.identities, "identity", "i", nil, "to take over: open the repository with the age identity in `FILE`, a key holder's")
+	fl.StringVar(&f.signer, "signer", "", "to take over: sign with the key in `FILE`, made by lethe keygen signer")
+	fl.StringArrayVar(&f.trust, "trust", nil, "to take over: believe what this public `LINE` (RW…) has signed, the lost operator's")
+	fl.StringVar(&f.expect, "expect-head", "", "to take over: fail unless the ledger holds this `HEAD`, which an earlier run printed")
 	return c
 }
 
@@ -70,7 +93,7 @@ func (a *app) init(ctx context.Context, f *initFlags) error {
 	}
 	id := existingRepository(ctx, cfg)
 	if operator := cfg.resolve(cfg.OperatorKey); id != "" && missingFile(operator) {
-		return usage("put the operator key that made it back into place; if it is lost, begin anew in another directory, and keep this one to restore from",
+		return usage("put the operator key that made it back into place; if it is lost, the key holder makes another: lethe init --identity key.txt --signer signer.key --trust RW…",
 			"a store holds repository %s already, and %s, whose signature it bears, is not here", id, operator)
 	}
 	rulesPath := cfg.resolve(cfg.Rules)
@@ -107,7 +130,7 @@ func (a *app) init(ctx context.Context, f *initFlags) error {
 	}
 	card := filepath.Join(cfg.dir, cardFile)
 	if missingFile(card) {
-		if err := writeNew(card, cardText(cfg, id, op, recipients), 0o644); err != nil {
+		if err := writeNew(card, cardText(cfg, id, op.Public(), recipients), 0o644); err != nil {
 			return err
 		}
 		a.term.Say("wrote %s: print it, and keep it with the private key, off this machine", card)
@@ -165,7 +188,7 @@ func (a *app) initConfig(f *initFlags) (cfg *config, fresh bool, err error) {
 		}
 	}
 	switch {
-	case len(cfg.Recipients) == 0:
+	case len(cfg.Recipients) == 0 && !f.takesOver():
 		return nil, false, usage("on the key holder's machine: age-keygen -o key.txt; then --recipient age1… with the public key it prints",
 			"no recipient: somebody must be able to read the backups")
 	case len(cfg.Stores) == 0:
@@ -253,6 +276,9 @@ func configText(c *config, f *initFlags) string {
 		fmt.Fprintf(&b, "  - %s\n", yamlText(r))
 	}
 	fmt.Fprintf(&b, "operator_key: %s\n", operatorFile)
+	if len(c.TrustedSigners) > 0 {
+		fmt.Fprintf(&b, "trusted_signers: [%s]\n", strings.Join(c.TrustedSigners, ", "))
+	}
 	b.WriteString("stores:\n")
 	for _, s := range c.Stores {
 		fmt.Fprintf(&b, "  - url: %s\n", yamlText(s.URL))
@@ -269,7 +295,7 @@ func yamlText(s string) string {
 	return strings.TrimSpace(string(out))
 }
 
-func cardText(c *config, id string, op *archive.OperatorKey, recipients *archive.Recipients) string {
+func cardText(c *config, id string, op archive.PublicKey, recipients *archive.Recipients) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `LETHE: CARD FOR THE KEY HOLDER
 
@@ -278,7 +304,12 @@ Nothing on this card is secret. Without a private key no backup can be read by a
 
 repository      %s
 made by         %s
-`, id, op.Public())
+`, id, op)
+	trust := "--trust " + op.String()
+	for _, signer := range c.TrustedSigners {
+		fmt.Fprintf(&b, "signed by       %s, too\n", signer)
+		trust += " --trust " + signer
+	}
 	for _, s := range c.Stores {
 		fmt.Fprintf(&b, "store           %s\n", s.URL)
 	}
@@ -288,12 +319,12 @@ made by         %s
 	fmt.Fprintf(&b, `
 To restore, on any machine with lethe and PostgreSQL:
 
-  lethe list    --store STORE --trust %[1]s --identity key.txt
-  lethe restore latest --store STORE --trust %[1]s --identity key.txt --to postgres:///NEWNAME
+  lethe list    --store STORE %[1]s --identity key.txt
+  lethe restore latest --store STORE %[1]s --identity key.txt --to postgres:///NEWNAME
 
 To keep offline: the private key (age-keygen's file), twice, in two places; and this card.
 Once a quarter: restore somewhere, and look at the data.
-`, op.Public())
+`, trust)
 	return b.String()
 }
 
