@@ -52,9 +52,9 @@ func OpenRepository(ctx context.Context, s store.Store, trust *archive.Trust) (*
 }
 
 // InitRepository makes the repository in a store, or takes the one that is there. id is "" for a new one. It is safe to
-// run again.
-func InitRepository(ctx context.Context, s store.Store, id string, op *archive.OperatorKey, recipients *archive.Recipients) (r *Repository, created bool, err error) {
-	trust := archive.NewTrust(op.Public())
+// run again. trusted are signers besides the operator: a repository that was taken over has a key holder's signature.
+func InitRepository(ctx context.Context, s store.Store, id string, op *archive.OperatorKey, recipients *archive.Recipients, trusted ...archive.PublicKey) (r *Repository, created bool, err error) {
+	trust := archive.NewTrust(trusted...).With(op.Public())
 	r, err = OpenRepository(ctx, s, trust)
 	switch {
 	case err == nil && id != "" && r.ID != id:

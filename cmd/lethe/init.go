@@ -91,6 +91,10 @@ func (a *app) init(ctx context.Context, f *initFlags) error {
 	if err != nil {
 		return err
 	}
+	trusted, err := cfg.trusted(nil)
+	if err != nil {
+		return err
+	}
 	id := existingRepository(ctx, cfg)
 	if operator := cfg.resolve(cfg.OperatorKey); id != "" && missingFile(operator) {
 		return usage("put the operator key that made it back into place; if it is lost, the key holder makes another: lethe init --identity key.txt --signer signer.key --trust RW…",
@@ -117,7 +121,7 @@ func (a *app) init(ctx context.Context, f *initFlags) error {
 		if err != nil {
 			return err
 		}
-		repo, created, err := pipeline.InitRepository(ctx, st, id, op, recipients)
+		repo, created, err := pipeline.InitRepository(ctx, st, id, op, recipients, trusted...)
 		if err = errors.Join(err, st.Close()); err != nil {
 			return err
 		}
