@@ -34,17 +34,21 @@ type CheckReport struct {
 	Opened    int       `json:"opened"`   // objects whose content was checked
 	Unnamed   int       `json:"unnamed"`  // objects that no manifest names: left by interrupted runs, harmless
 	Problems  []Problem `json:"problems"` // empty: all is well
+
+	Ledger *CheckedLedger `json:"ledger,omitempty"` // and what else is stored of erasures; left out where one snapshot was asked for
 }
 
-// Problem is one thing that is not as a manifest says.
+// Problem is one thing that is not as a manifest or the ledger says.
 type Problem struct {
+	File     string `json:"file,omitempty"` // of the ledger, or another one that belongs to no snapshot
 	Snapshot string `json:"snapshot,omitempty"`
 	Object   string `json:"object,omitempty"`
 	Part     string `json:"part,omitempty"` // the table or part the object belongs to
 	Problem  string `json:"problem"`
 }
 
-// Check compares a store with what its manifests say, and goes on after each problem so that the report names all.
+// Check compares a store with what its manifests and its ledger say, and goes on after each problem so that the report
+// names all.
 func Check(ctx context.Context, c CheckConfig) (*CheckReport, error) {
 	r := &CheckReport{Store: c.Repository.Store.String(), Problems: []Problem{}}
 	stored := map[string]int64{}
@@ -60,9 +64,14 @@ func Check(ctx context.Context, c CheckConfig) (*CheckReport, error) {
 	if err := c.keys(ctx, r); err != nil {
 		return nil, fail(err, "", "check %s", r.Store)
 	}
-	wanted, err := c.manifests(ctx, r)
+	wanted, heads, err := c.manifests(ctx, r)
 	if err != nil {
 		return nil, fail(err, "", "check %s", r.Store)
+	}
+	if c.Snapshot == "" {
+		if err := c.ledger(ctx, r, heads); err != nil {
+			return nil, fail(err, "", "check %s", r.Store)
+		}
 	}
 	var present []checkedObject
 	for _, o := range wanted {
@@ -97,7 +106,7 @@ type checkedObject struct {
 }
 
 func (r *CheckReport) add(o checkedObject, problem string) {
-	r.Problems = append(r.Problems, Problem{o.snapshot, o.Object.Object, o.part.Name, problem})
+	r.Problems = append(r.Problems, Problem{Snapshot: o.snapshot, Object: o.Object.Object, Part: o.part.Name, Problem: problem})
 }
 
 // keys looks for the key file that counts. One of a higher number that nobody trusted has signed is told, too: it may be
@@ -116,31 +125,31 @@ func (c *CheckConfig) keys(ctx context.Context, r *CheckReport) error {
 	return nil
 }
 
-// manifests reads all manifests and returns every object they name, once, in the order met.
-func (c *CheckConfig) manifests(ctx context.Context, r *CheckReport) ([]checkedObject, error) {
+// manifests reads all manifests and returns every object they name, once, in the order met, and which records of the
+// ledger they know.
+func (c *CheckConfig) manifests(ctx context.Context, r *CheckReport) (wanted []checkedObject, heads []knownHead, err error) {
 	list, err := c.Repository.Snapshots(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if c.Snapshot != "" {
 		id, err := c.Repository.Find(ctx, c.Snapshot)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		list = slices.DeleteFunc(list, func(l Listed) bool { return l.ID != id })
 	}
 	seen := map[string]bool{}
-	var wanted []checkedObject
 	digests := map[string]string{}
 	var newest *archive.Manifest
 	for _, l := range list {
 		m, digest, err := c.Repository.manifest(ctx, l.ID, c.Readers)
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil, ctx.Err()
+				return nil, nil, ctx.Err()
 			}
 			if errors.Is(err, archive.ErrNoIdentity) {
-				return nil, err
+				return nil, nil, err
 			}
 			r.Problems = append(r.Problems, Problem{Snapshot: l.ID, Problem: err.Error()})
 			continue
@@ -148,6 +157,9 @@ func (c *CheckConfig) manifests(ctx context.Context, r *CheckReport) ([]checkedO
 		newest = m
 		r.Snapshots++
 		digests[l.ID] = digest
+		if m.Ledger != nil {
+			heads = append(heads, knownHead{Problem{Snapshot: l.ID}, *m.Ledger})
+		}
 		for i := range m.Parts {
 			p := &m.Parts[i]
 			for j, o := range slices.Concat(p.Objects, p.Filters) {
@@ -165,7 +177,7 @@ func (c *CheckConfig) manifests(ctx context.Context, r *CheckReport) ([]checkedO
 			}
 		}
 	}
-	return wanted, nil
+	return wanted, heads, nil
 }
 
 // read checks bytes, and with identities also what is inside them.

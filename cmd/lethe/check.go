@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"lethe/pipeline"
+	"lethe/pipeline/archive"
 )
 
 func (a *app) checkCommand() *cobra.Command {
@@ -19,7 +21,10 @@ func (a *app) checkCommand() *cobra.Command {
 		Short: "Check that stored snapshots are whole",
 		Long: strings.TrimSpace(`
 Checks every manifest's signature and that every object it names is there with its
-size. --read-data also reads the objects and compares their SHA-256. With a key
+size; and the ledger of erasure requests: that no record is missing, was changed or is
+signed by a stranger, that open requests can be read, that no snapshot knows a later
+record, that the stores and this machine's copy agree, and what purges and verifications
+have signed. With SNAPSHOT only that snapshot is checked. --read-data also reads the objects and compares their SHA-256. With a key
 holder's --identity their contents are decrypted and counted too; nothing is
 written anywhere.`),
 		Example: `  lethe check
@@ -96,7 +101,6 @@ func (a *app) check(ctx context.Context, x *access, snapshot string, share float
 	}
 	defer closeRepositories(repos)
 	reports := []*pipeline.CheckReport{}
-	problems := 0
 	for _, r := range repos {
 		report, err := pipeline.Check(ctx, pipeline.CheckConfig{Repository: r, Snapshot: snapshot, Readers: readers, Identities: ids,
 			ReadData: share, Workers: cfg.workers(), Progress: a.showProgress})
@@ -105,10 +109,34 @@ func (a *app) check(ctx context.Context, x *access, snapshot string, share float
 			return err
 		}
 		reports = append(reports, report)
-		problems += len(report.Problems)
+	}
+	var kept *pipeline.CheckReport
+	if snapshot == "" {
+		if kept, err = a.checkCopy(ctx, cfg, x, repos, readers); err != nil {
+			return err
+		}
+		all := reports
+		if kept != nil {
+			all = append(slices.Clone(reports), kept)
+		}
+		pipeline.CompareLedgers(all)
+	}
+	problems := 0
+	for _, r := range reports {
+		problems += len(r.Problems)
+	}
+	if kept != nil {
+		problems += len(kept.Problems)
+		for _, p := range kept.Problems {
+			a.term.Warn("this machine's copy of the ledger, %s: %s", kept.Store, problemText(p))
+		}
 	}
 	if a.term.json {
-		if err := a.term.JSON(map[string]any{"stores": reports}); err != nil {
+		out := map[string]any{"stores": reports}
+		if kept != nil {
+			out["copy"] = kept
+		}
+		if err := a.term.JSON(out); err != nil {
 			return err
 		}
 	}
@@ -116,8 +144,11 @@ func (a *app) check(ctx context.Context, x *access, snapshot string, share float
 		for _, p := range r.Problems {
 			a.term.Warn("%s: %s", r.Store, problemText(p))
 		}
-		a.term.Say("%s: %s, %s of %s; %s read, %s opened; %s", r.Store, count(int64(r.Snapshots), "snapshot"), count(int64(r.Objects), "object"),
-			bytesText(r.Bytes), group(int64(r.Read)), group(int64(r.Opened)), verdict(r))
+		a.term.Say("%s: %s, %s of %s; %s read, %s opened; %s%s", r.Store, count(int64(r.Snapshots), "snapshot"), count(int64(r.Objects), "object"),
+			bytesText(r.Bytes), group(int64(r.Read)), group(int64(r.Opened)), ledgerText(r.Ledger), verdict(r))
+		if r.Ledger != nil && r.Ledger.Lacks > 0 {
+			a.term.Say("%s: its ledger lacks the last %s that another place has; the next backup brings them", r.Store, count(int64(r.Ledger.Lacks), "record"))
+		}
 		if r.Unnamed > 0 {
 			a.term.Detail("%s: %s that no manifest names, left by interrupted runs: harmless", r.Store, count(int64(r.Unnamed), "object"))
 		}
@@ -134,8 +165,33 @@ func (a *app) check(ctx context.Context, x *access, snapshot string, share float
 	return nil
 }
 
+// checkCopy checks this machine's own copy of the ledger, where an operator's machine has one.
+func (a *app) checkCopy(ctx context.Context, cfg *config, x *access, repos []*pipeline.Repository, readers *archive.Identities) (*pipeline.CheckReport, error) {
+	open := cfg.ledgerCopy(false)
+	if open == nil || cfg.OperatorKey == "" || len(x.identities) > 0 {
+		return nil, nil
+	}
+	kept, err := open(repos[0].ID)
+	if err != nil || kept == nil {
+		return nil, err
+	}
+	defer kept.Close() //nolint:errcheck // read only
+	return pipeline.CheckCopy(ctx, repos[0], kept, readers)
+}
+
+// ledgerText says how much there is of erasures; nothing where there is nothing.
+func ledgerText(l *pipeline.CheckedLedger) string {
+	if l == nil || l.Records+l.Accounts+l.Proofs == 0 {
+		return ""
+	}
+	return fmt.Sprintf("ledger %s, %s, %s of purges, %s; ", l.Head, openErasures(l.Requests), count(int64(l.Accounts), "account"), count(int64(l.Proofs), "proof"))
+}
+
 func problemText(p pipeline.Problem) string {
 	var parts []string
+	if p.File != "" {
+		parts = append(parts, p.File)
+	}
 	if p.Snapshot != "" {
 		parts = append(parts, "snapshot "+p.Snapshot)
 	}
