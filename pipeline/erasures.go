@@ -312,6 +312,14 @@ func ledgerOf(k *keeper) *Ledger {
 	return &k.ledger.Ledger
 }
 
+// deadlineOf is the last day on which a request is in time.
+func deadlineOf(r *archive.LedgerRequest) time.Time { return r.Received.Add(erasureTerm) }
+
+// late reports whether the deadline of a request is over.
+func (c *ErasuresConfig) late(r *archive.LedgerRequest) bool {
+	return !c.Now().Before(deadlineOf(r).Add(24 * time.Hour))
+}
+
 // derive says how one request stands. unknown is the number of stores for which nothing can be claimed.
 func (c *ErasuresConfig) derive(e *LedgerEntry, keepers []*keeper, unknown int) Erasure {
 	out := Erasure{Sequence: e.Sequence, Stage: Recorded, Waits: []string{}}
@@ -351,10 +359,10 @@ func (c *ErasuresConfig) derive(e *LedgerEntry, keepers []*keeper, unknown int) 
 		}
 	}
 	if r := e.Request; r != nil {
-		deadline := r.Received.Add(erasureTerm)
+		deadline := deadlineOf(r)
 		out.Ref, out.Subject, out.Received, out.Recorded = r.Ref, r.Subject, r.Received.Format(time.DateOnly), r.Recorded.Format(time.RFC3339)
 		out.Deadline = deadline.Format(time.DateOnly)
-		out.Overdue = (out.Stage == Recorded || out.Stage == Effective) && !c.Now().Before(deadline.Add(24*time.Hour))
+		out.Overdue = (out.Stage == Recorded || out.Stage == Effective) && c.late(r)
 	}
 	out.Waits = append(out.Waits, c.waits(e, &out, keepers, unknown)...)
 	return out

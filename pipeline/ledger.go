@@ -165,7 +165,7 @@ const (
 // readLedger reads what a place holds. Where known is not nil its records are believed to be there as they are, but for
 // the newest thousand and a thousand others, picked anew each time, which are read: a ledger of a hundred thousand records
 // costs no more at every run than one of two thousand. A sealed request that is missing, or that ids can't open, leaves
-// its Request nil: whole tells.
+// its Request nil: whole tells. ids may be nil.
 func (r *Repository) readLedger(ctx context.Context, ids *archive.Identities, known *Ledger) (p *ledgerPlace, err error) {
 	defer func() {
 		err = fail(err, "lethe help ledger tells what to do", "read the ledger in %s", r.Store)
@@ -309,7 +309,7 @@ func (p *ledgerPlace) believed() error {
 // is enough.
 func (p *ledgerPlace) open(ctx context.Context, i int, ids *archive.Identities) error {
 	e := &p.Records[i]
-	if e.Kind != archive.RequestRecord || e.Closed {
+	if ids == nil || e.Kind != archive.RequestRecord || e.Closed {
 		return nil
 	}
 	for _, readers := range p.files.sealed[e.Sequence] {

@@ -147,7 +147,7 @@ func (a *app) check(ctx context.Context, x *access, snapshot string, share float
 		a.term.Say("%s: %s, %s of %s; %s read, %s opened; %s%s", r.Store, count(int64(r.Snapshots), "snapshot"), count(int64(r.Objects), "object"),
 			bytesText(r.Bytes), group(int64(r.Read)), group(int64(r.Opened)), ledgerText(r.Ledger), verdict(r))
 		if r.Ledger != nil && r.Ledger.Lacks > 0 {
-			a.term.Say("%s: its ledger lacks the last %s that another place has; the next backup brings them", r.Store, count(int64(r.Ledger.Lacks), "record"))
+			a.term.Say("%s: its ledger lacks %s at its end that another place has; the next backup brings them", r.Store, count(int64(r.Ledger.Lacks), "record"))
 		}
 		if r.Unnamed > 0 {
 			a.term.Detail("%s: %s that no manifest names, left by interrupted runs: harmless", r.Store, count(int64(r.Unnamed), "object"))

@@ -29,7 +29,7 @@ func (a *app) statusCommand() *cobra.Command {
 	f := &statusFlags{}
 	c := &cobra.Command{
 		Use:   "status",
-		Short: "Say how old the newest snapshot in every store is; exit 4 when too old",
+		Short: "Say how old the newest snapshot in every store is; exit 4 when too old, or an erasure is overdue",
 		Long: strings.TrimSpace(`
 Looks at every store for its newest snapshot, and ends with exit code 4 where one has
 none or only one older than schedule.max_age. Without that it may be half an hour older
@@ -39,6 +39,12 @@ With the operator key or --identity the newest manifest is verified, and what it
 of the snapshots beside it is compared with what the store lists: exit 6 when that does
 not hold. With --trust alone the signature is verified. Without any key the store's
 listing is believed, so that any machine that reaches the store can ask.
+
+An erasure request is overdue when 30 days have gone by since it was received, and a
+stored snapshot still holds the person, or may: exit 4, too, with the request's
+reference. When a request came in is sealed, so this takes the operator key or
+--identity; with --trust alone the open requests are counted, and without any key those
+that the store lists.
 
 The time is that in the snapshot's name: when it began, by the database server's clock.`),
 		Example: `  lethe status
@@ -95,6 +101,8 @@ func (a *app) status(c *cobra.Command, f *statusFlags) error {
 type statusReport struct {
 	Stores     []pipeline.StoreStatus `json:"stores"`
 	OwnMachine bool                   `json:"own_machine"` // every store seems to be on the database's machine
+
+	Erasures *pipeline.OverdueErasures `json:"erasures"`
 }
 
 // look asks every store.
@@ -118,6 +126,7 @@ func (a *app) look(ctx context.Context, f *statusFlags) (*statusReport, error) {
 	defer closeStores(stores)
 	r := &statusReport{Stores: []pipeline.StoreStatus{}}
 	var errs []error
+	late := pipeline.ErasuresConfig{Readers: readers, Retention: cfg.retention(), Now: time.Now}
 	for _, s := range stores {
 		var st *pipeline.StoreStatus
 		repo, err := pipeline.OpenRepository(ctx, s, archive.NewTrust(trust...))
@@ -134,9 +143,19 @@ func (a *app) look(ctx context.Context, f *statusFlags) (*statusReport, error) {
 			continue
 		}
 		r.Stores = append(r.Stores, *st)
+		late.Repositories = append(late.Repositories, repo)
 	}
 	if len(r.Stores) == 0 {
 		return nil, errors.Join(errs...)
+	}
+	late.Unreachable = failed
+	if r.Erasures, err = pipeline.Overdue(ctx, late, len(trust) > 0); err != nil {
+		return nil, err
+	}
+	for i := range r.Stores {
+		if p, ok := r.Erasures.Problem(r.Stores[i].Store); ok {
+			r.Stores[i].Problems = append(r.Stores[i].Problems, p)
+		}
 	}
 	for _, s := range failed {
 		r.Stores = append(r.Stores, pipeline.StoreStatus{Store: s.Store, Error: s.Error, MaxAge: int64(maxAge / time.Second), Problems: []pipeline.Problem{}})
@@ -216,23 +235,59 @@ func (a *app) printStatus(r *statusReport) error {
 			a.term.Detail("%s: known by the store's listing alone: nothing here says whose signature to trust", s.Store)
 		}
 	}
+	a.sayOverdue(r.Erasures)
 	if r.OwnMachine {
 		a.term.Warn("every store seems to be on the database's own machine: one accident takes both. Mount another machine's disk, or let one fetch copies")
 	}
 	return nil
 }
 
+// sayOverdue says which erasures are overdue, and what can't be told here.
+func (a *app) sayOverdue(o *pipeline.OverdueErasures) {
+	for _, e := range o.Overdue {
+		where := "a store that can't be asked"
+		switch {
+		case e.Unclean > 0:
+			where = count(int64(e.Unclean), "stored snapshot")
+		case e.Hidden > 0:
+			where = count(int64(e.Hidden), "deleted file") + " that a bucket keeps"
+		}
+		a.term.Warn("erasure %s is OVERDUE: received on %s, due on %s, and %s may still hold the person (%s)", e.Ref, e.Received, e.Deadline, where, e.Stage)
+	}
+	if o.Error != "" {
+		a.term.Warn("whether an erasure is overdue is not known for every store: %s", o.Error)
+	}
+	switch {
+	case o.Unread > 0 && o.KnownBy == pipeline.ByRequests:
+		a.term.Warn("%s can't be read with the keys that are here, so whether it is overdue is not known", count(int64(o.Unread), "open erasure request"))
+	case o.Unread > 0:
+		a.term.Say("%s; whether one is overdue can be told with the operator key, or --identity", openErasures(o.Open))
+	case o.Open > 0:
+		a.term.Detail("%s, %d overdue", openErasures(o.Open), len(o.Overdue))
+	}
+}
+
 // staleError is exit 4.
-type staleError struct{ err error }
+type staleError struct {
+	err     error
+	overdue bool // and nothing else
+}
 
 func (e *staleError) Error() string { return e.err.Error() }
 func (e *staleError) Hint() string {
+	if e.overdue {
+		return "lethe backup, where the newest snapshot does not honour it; then lethe expire, or a key holder's lethe erasure purge, takes the others away"
+	}
 	return "lethe backup takes one now; systemctl list-timers and journalctl -u lethe-backup tell why none came"
 }
 
-// verdict is the error that decides the exit code: integrity before age before a store that can't be asked.
+// verdict is the error that decides the exit code: integrity before age and overdue erasures before a store that can't be
+// asked.
 func (r *statusReport) verdict() error {
-	var stale []string
+	var stale, overdue []string
+	for _, e := range r.Erasures.Overdue {
+		overdue = append(overdue, fmt.Sprintf("erasure %s, due on %s", e.Ref, e.Deadline))
+	}
 	failed, problems := 0, 0
 	for _, s := range r.Stores {
 		problems += len(s.Problems)
@@ -247,9 +302,17 @@ func (r *statusReport) verdict() error {
 	case problems > 0:
 		return &statusFailed{problems}
 	case len(stale) > 0:
-		return &staleError{fmt.Errorf("status: stale: %s", strings.Join(stale, "; "))}
+		text := "status: stale: " + strings.Join(stale, "; ")
+		if len(overdue) > 0 {
+			text += "; overdue: " + strings.Join(overdue, "; ")
+		}
+		return &staleError{err: errors.New(text)}
+	case len(overdue) > 0:
+		return &staleError{err: fmt.Errorf("status: overdue: %s", strings.Join(overdue, "; ")), overdue: true}
 	case failed > 0:
 		return &degradedError{fmt.Errorf("%d of %d stores could not be read", failed, len(r.Stores))}
+	case r.Erasures.Error != "":
+		return &degradedError{errors.New("not every ledger could be read: " + r.Erasures.Error)}
 	}
 	return nil
 }
