@@ -203,7 +203,8 @@ func helpTopics() []*cobra.Command {
      that opens nothing here, a snapshot or table that is not there, a target that
      is not empty or lacks roles or extensions
 3    done, but degraded: a store failed, or the schema drifted from the rules
-4    stale (status): a store's newest snapshot is too old, or there is none
+4    stale (status): a store's newest snapshot is too old, or there is none; or an
+     erasure request is overdue
 5    locked by another run
 6    integrity: a signature that is bad or not trusted, a digest that differs, an
      object that is missing, a broken ledger

@@ -10,7 +10,7 @@
 // This is version 1, which is not frozen yet. docs/format.md tells all of it, with the way to restore by hand.
 //
 //	lethe.json                 {"format":"lethe","version":1,"repository":ID}; not secret, not signed
-//	keys/0001.age              age(JSON): piece-id key and strategy key              + .minisig
+//	keys/0001.age              age(JSON): piece-id key and strategy key              + .minisig; the highest number counts
 //	snapshots/ID.age           age(zstd(JSON)): the manifest                         + .minisig
 //	objects/ab/ab34…           age(zstd(SQL text)), named by the SHA-256 of the file
 //	ledger/00000017.json       chain record: digest of the one before, commitment    + .minisig
