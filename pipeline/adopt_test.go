@@ -3,8 +3,10 @@ package pipeline_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -463,5 +465,98 @@ func TestStolenOperatorKeyAfterTakeover(t *testing.T) {
 	s.write(archive.RecordName(1), []byte(strings.Replace(string(s.read(archive.RecordName(1))), `"commitment":"`, `"commitment":"0`, 1)))
 	if _, err := pipeline.OpenLedger(ctx, r, s.holder, nil); !errors.Is(err, archive.ErrIntegrity) {
 		t.Errorf("a changed record: %v", err)
+	}
+}
+
+// The way to read the ledger without Lethe, as docs/format.md has it, before and after a takeover.
+func TestLedgerByHand(t *testing.T) {
+	s := &takeover{site: newLedgerSite(t), signer: signed(t)}
+	text, err := os.ReadFile(filepath.Join("..", "docs", "format.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, script, found := strings.Cut(string(text), "\n```bash\n")
+	script, _, end := strings.Cut(script, "\n```\n")
+	if !found || !end || !strings.Contains(script, "ledger/") {
+		t.Fatal("docs/format.md has no fenced block of bash that reads the ledger")
+	}
+	run := func(trust ...archive.PublicKey) (string, error) {
+		t.Helper()
+		s.write("key", []byte(s.private+"\n"))
+		defer s.remove("key")
+		var lines []string
+		for _, k := range trust {
+			lines = append(lines, k.String())
+		}
+		cmd := exec.Command("bash", "-c", script)
+		cmd.Dir, cmd.Env = s.path, append(os.Environ(), "trust="+strings.Join(lines, " "))
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	reads := func(want string, trust ...archive.PublicKey) {
+		t.Helper()
+		if out, err := run(trust...); err != nil || out != want {
+			t.Errorf("%v: it says\n%s\nnot\n%s", err, out, want)
+		}
+	}
+	refuses := func(says string, trust ...archive.PublicKey) {
+		t.Helper()
+		if out, err := run(trust...); err == nil || !strings.Contains(out, says) {
+			t.Errorf("%v: it says\n%s\nand not %q", err, out, says)
+		}
+	}
+	if _, err := s.record([]pipeline.NewRequest{order(42, "R-1"), order(43, "R-2"), order(44, "R-3")}, s.store); err != nil {
+		t.Fatal(err)
+	}
+	s.closeLost(2) // by 4, and 5 stands for it
+	head := func() string {
+		t.Helper()
+		list := names(t, s.store, archive.LedgerPrefix)
+		last := ""
+		for _, name := range list {
+			if _, ok := archive.RecordOf(name); ok {
+				last = name
+			}
+		}
+		n, _ := archive.RecordOf(last)
+		return fmt.Sprintf("head %d:%s\n", n, archive.Digest(s.read(last)))
+	}
+	ledger := s.ledger(s.store)
+	open := ""
+	for _, r := range ledger.Open() {
+		open += fmt.Sprintf("%d\t%s\t%s\t%s\t%s\n", r.Sequence, r.Ref, r.Subject, r.Key, r.Received.Format(time.DateOnly))
+	}
+	if strings.Count(open, "\n") != 3 {
+		t.Fatal(open)
+	}
+	reads(head()+open, s.operator.Public())
+	refuses("is signed by nobody who is trusted", s.signer.Public())
+
+	c := s.config(s.store)
+	c.Recipients = s.to
+	adopt(t, c)
+	_, trust := s.moved()
+	reads(head()+open, trust...)
+	refuses("is signed by nobody who is trusted", s.operator.Public())
+
+	for what, harm := range map[string]func(){
+		"record 2 is missing":            func() { s.remove(archive.RecordName(2)) },
+		"does not follow the one before": func() { s.write(archive.RecordName(1), append(s.read(archive.RecordName(1)), ' ')) },
+		"the sealed request of record 1 can't be read": func() {
+			found, err := filepath.Glob(s.file(archive.LedgerPrefix + "00000001-*.age"))
+			if err != nil || len(found) != 1 || os.Remove(found[0]) != nil {
+				t.Fatal(found, err)
+			}
+		},
+	} {
+		before := t.TempDir()
+		if err := os.CopyFS(before, os.DirFS(s.path)); err != nil {
+			t.Fatal(err)
+		}
+		harm()
+		refuses(what, trust...)
+		if err := errors.Join(os.RemoveAll(s.path), os.CopyFS(s.path, os.DirFS(before))); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
