@@ -99,16 +99,24 @@ func runPsql(t *testing.T, db, file string, variables ...string) {
 
 var zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
 
-// plain decrypts a file with age and unpacks it with zstd, where it is packed.
-func plain(key, file string) ([]byte, error) {
+// decrypted is what age makes of a file.
+func decrypted(key, file string) ([]byte, error) {
 	text, err := filtered(nil, "age", "-d", "-i", key, file)
-	if err == nil && bytes.HasPrefix(text, zstdMagic) {
-		text, err = filtered(bytes.NewReader(text), "zstd", "-dc")
-	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Base(file), err)
 	}
 	return text, nil
+}
+
+// plain decrypts a file with age and unpacks it with zstd, where it is packed.
+func plain(key, file string) ([]byte, error) {
+	text, err := decrypted(key, file)
+	if err == nil && bytes.HasPrefix(text, zstdMagic) {
+		if text, err = filtered(bytes.NewReader(text), "zstd", "-dc"); err != nil {
+			err = fmt.Errorf("%s: %w", filepath.Base(file), err)
+		}
+	}
+	return text, err
 }
 
 func filtered(in io.Reader, program string, args ...string) ([]byte, error) {
@@ -151,15 +159,15 @@ func canaries(text []byte) map[string]bool {
 }
 
 // search decrypts every file of a store with the plain tools and looks for canaries: in what stands in it, and in the
-// file and its name as they are.
-func search(t *testing.T, store, key string) searched {
+// file and its name as they are. Files named before need no second look.
+func search(t *testing.T, store, key string, before ...string) searched {
 	t.Helper()
 	s := searched{found: map[string]int{}}
 	var lock sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(2)
 	err := filepath.WalkDir(store, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
+		if _, known := slices.BinarySearch(before, path); err != nil || entry.IsDir() || known {
 			return err
 		}
 		group.Go(func() error {
@@ -216,24 +224,36 @@ func restoreByHand(t *testing.T, store, snapshot, key, db string) {
 			} `json:"objects"`
 		} `json:"parts"`
 	}](t, string(text))
-	r, w := io.Pipe()
+	packed, into := io.Pipe()
 	go func() {
 		var err error
 		for _, part := range manifest.Parts {
 			for _, o := range part.Objects {
-				var text []byte
+				var frame []byte
 				if err == nil {
-					text, err = plain(key, filepath.Join(store, "objects", o.Object[:2], o.Object))
+					frame, err = decrypted(key, filepath.Join(store, "objects", o.Object[:2], o.Object))
 				}
 				if err == nil {
-					_, err = w.Write(text)
+					_, err = into.Write(frame)
 				}
 			}
 		}
-		_ = w.CloseWithError(err) // nil is the end of the text
+		_ = into.CloseWithError(err) // nil is the end
 	}()
-	if _, err := pgtest.Server(t).Psql(context.Background(), db, r, "-q", "-o", "/dev/null"); err != nil {
-		t.Fatal(err)
+	unpack := exec.Command("zstd", "-dc")
+	unpack.Stdin = packed
+	sql, err := unpack.StdoutPipe()
+	if err == nil {
+		err = unpack.Start()
+	}
+	if err == nil {
+		_, err = pgtest.Server(t).Psql(context.Background(), db, sql, "-o", "/dev/null")
+	}
+	if err == nil {
+		err = unpack.Wait()
+	}
+	if err != nil {
+		t.Fatalf("restore %s by hand: %v", snapshot, err)
 	}
 }
 
@@ -339,8 +359,7 @@ func (d *database) contents() map[string]lines {
 	return all
 }
 
-// mustEqual compares two databases, line for line and in whatever order, and their schemas as pg_dump prints them.
-// It returns the lines compared.
+// mustEqual compares two databases, line for line and in whatever order, and returns how many lines there are.
 func (d *database) mustEqual(want *database) (compared int64) {
 	d.t.Helper()
 	got, wanted := d.contents(), want.contents()
@@ -364,18 +383,15 @@ func (d *database) mustEqual(want *database) (compared int64) {
 	if len(got) != len(wanted) {
 		d.t.Errorf("%s has %d tables, and the oracle's has %d", d.name, len(got), len(wanted))
 	}
-	if a, b := d.schema(), want.schema(); a != b {
-		d.t.Errorf("the schema of %s is not that of the oracle's", d.name)
-	}
 	return compared
 }
 
-// schema is what pg_dump says of it, without comments and the random \restrict lines.
-func (d *database) schema() string {
-	d.t.Helper()
-	out, err := filtered(nil, pgtest.Server(d.t).Tool("pg_dump"), "--schema-only", "--dbname", pgtest.Server(d.t).URL(d.name))
+// schemaOf is what pg_dump says of a database, without comments and the random \restrict lines.
+func schemaOf(t *testing.T, db string) string {
+	t.Helper()
+	out, err := filtered(nil, pgtest.Server(t).Tool("pg_dump"), "--schema-only", "--dbname", pgtest.Server(t).URL(db))
 	if err != nil {
-		d.t.Fatal(err)
+		t.Fatal(err)
 	}
 	var kept []string
 	for line := range strings.Lines(string(out)) {

@@ -193,7 +193,7 @@ func TestForgotten(t *testing.T) {
 	// Every snapshot is what SQL by hand makes of it, as it was.
 	var compared int64
 	constraints, neighbours := 0, 0
-	newEmails := ""
+	newEmails, schema := "", schemaOf(t, live)
 	oracle := "known_posts={" + strings.Join(known, ",") + "}"
 	compare := func(what, restored string, want *database) {
 		got := openDatabase(t, restored)
@@ -212,6 +212,9 @@ func TestForgotten(t *testing.T) {
 			t.Errorf("%s: the addresses made up are other ones than in the first snapshot, or the same for two people", what)
 		}
 		constraints = got.mustBeValid()
+		if schemaOf(t, restored) != schema {
+			t.Errorf("%s: pg_dump prints another schema", what)
+		}
 		got.exec("UPDATE users SET email = 'erased-' || id WHERE email LIKE '%.invalid'")
 		compared += got.mustEqual(want)
 	}
@@ -305,10 +308,12 @@ func TestForgotten(t *testing.T) {
 		"DELETE FROM reactions WHERE kind = 'Post' AND target_id NOT IN (SELECT id FROM posts)"); err != nil {
 		t.Fatal(err)
 	}
+	runPsql(t, live, "change.sql", fmt.Sprintf("people=%d", people), fmt.Sprintf("step=%d", snapshots+1))
+	files = storedFiles(t, store)
 	operator.run("backup", "-q")
 	mustBe(t, "verified", operator.run("erasure", "list", "--json"))
-	if left := search(t, store, key); len(left.found) > 0 {
-		t.Errorf("the next backup brings back %v", left.found)
+	if left := search(t, store, key, files...); len(left.found) > 0 || left.objects == 0 {
+		t.Errorf("in %d new objects, the next backup brings back %v", left.objects, left.found)
 	}
 
 	t.Logf(`
