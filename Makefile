@@ -1,10 +1,10 @@
-# make demo   back up, erase a person, restore and prove it, on a throwaway PostgreSQL; KEEP=1 keeps it to play with
-# make test   every test, race detector on, against a real PostgreSQL and a real S3 server
-# make soak   the tests that kill runs at random moments, fifty times each; KILLS=, SEED=
+# make demo       back up, erase a person, restore and prove it, on a throwaway PostgreSQL; KEEP=1 keeps it to play with
+# make test       every test, race detector on, against a real PostgreSQL and a real S3 server
+# make soak       the tests that kill runs at random moments, fifty times each; KILLS=, SEED=
 # make forgotten  erase three people out of 28 snapshots with 200 000 people, and compare with SQL by hand: up to an hour; PEOPLE=, SNAPSHOTS=
-# make lint   formatting, vet, staticcheck, layers, known vulnerabilities
-# make bench  measure against the tools that people use today (docs/performance.md): SIZE=1 PAIRS=5 SCENARIOS=first,next,restore OUT=bench
-# make build  bin/lethe
+# make lint       formatting, vet, staticcheck, layers, known vulnerabilities
+# make bench      measure against the tools that people use today (docs/performance.md): SIZE=1 PAIRS=5 SCENARIOS=first,next,restore OUT=bench
+# make build      bin/lethe
 
 SHELL      := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
