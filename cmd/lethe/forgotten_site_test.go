@@ -138,21 +138,21 @@ type searched struct {
 }
 
 var (
-	canary      = regexp.MustCompile(`(?i)zqcanary((?:[123](?:\.[a-z_]+)+\.)?)`)
-	canaryAsHex = regexp.MustCompile(`(?i)` + hex.EncodeToString([]byte("zqcanary")) + `(?:[0-9a-f]{2})*`)
+	canary      = regexp.MustCompile(`zqcanary((?:[123](?:\.[a-z_]+)+\.)?)`)
+	canaryAsHex = regexp.MustCompile(hex.EncodeToString([]byte("zqcanary")) + `(?:[0-9a-f]{2})*`)
 )
 
-// canaries are those that a text holds, as they are or in hex digits.
+// canaries are those that a text holds, as they are or in hex digits, in letters of either case.
 func canaries(text []byte) map[string]bool {
 	found := map[string]bool{}
+	text = bytes.ToLower(text)
 	for _, m := range canary.FindAllSubmatch(text, -1) {
-		found[strings.ToLower(string(m[1]))] = true
+		found[string(m[1])] = true
 	}
 	for _, digits := range canaryAsHex.FindAll(text, -1) {
-		if decoded, err := hex.DecodeString(string(digits)); err == nil {
-			for _, m := range canary.FindAllSubmatch(decoded, -1) {
-				found[strings.ToLower(string(m[1]))] = true
-			}
+		decoded, _ := hex.DecodeString(string(digits)) // an even number of digits
+		for _, m := range canary.FindAllSubmatch(bytes.ToLower(decoded), -1) {
+			found[string(m[1])] = true
 		}
 	}
 	return found
@@ -359,8 +359,9 @@ func (d *database) contents() map[string]lines {
 	return all
 }
 
-// mustEqual compares two databases, line for line and in whatever order, and returns how many lines there are.
-func (d *database) mustEqual(want *database) (compared int64) {
+// mustEqual compares two databases, line for line and in whatever order. It returns how many lines there are, and how many
+// differ.
+func (d *database) mustEqual(want *database, what string) (compared, different int64) {
 	d.t.Helper()
 	got, wanted := d.contents(), want.contents()
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
@@ -368,22 +369,24 @@ func (d *database) mustEqual(want *database) (compared int64) {
 		if got[name] == wanted[name] {
 			continue
 		}
-		count := map[string]int{}
-		want.copy(want.queries()[name], func(line []byte) { count[string(line)]++ })
+		count := map[string]int64{}
+		want.copy(want.queries()[name], func(line []byte) { count[string(line)]-- })
 		if sql := d.queries()[name]; sql != "" {
-			d.copy(sql, func(line []byte) { count[string(line)]-- })
+			d.copy(sql, func(line []byte) { count[string(line)]++ })
 		}
-		maps.DeleteFunc(count, func(_ string, n int) bool { return n == 0 })
-		lines := slices.Sorted(maps.Keys(count))
-		for _, line := range lines[:min(len(lines), 6)] {
-			d.t.Errorf("%s of %s: %+d × %.300q", name, d.name, -count[line], line)
+		maps.DeleteFunc(count, func(_ string, n int64) bool { return n == 0 })
+		for n, line := range slices.Sorted(maps.Keys(count)) {
+			different += max(count[line], -count[line])
+			if n < 6 {
+				d.t.Errorf("%s: %s: %+d × %.300q", what, name, count[line], line)
+			}
 		}
-		d.t.Errorf("%s of %s has %d lines, the oracle's has %d; %d differ", name, d.name, got[name].n, wanted[name].n, len(lines))
+		d.t.Errorf("%s: %s has %d lines, SQL by hand leaves %d; %d are other ones", what, name, got[name].n, wanted[name].n, len(count))
 	}
 	if len(got) != len(wanted) {
-		d.t.Errorf("%s has %d tables, and the oracle's has %d", d.name, len(got), len(wanted))
+		d.t.Errorf("%s: %d tables, and SQL by hand leaves %d", what, len(got), len(wanted))
 	}
-	return compared
+	return compared, different
 }
 
 // schemaOf is what pg_dump says of a database, without comments and the random \restrict lines.

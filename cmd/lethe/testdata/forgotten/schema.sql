@@ -231,6 +231,7 @@ INSERT INTO reactions (user_id, kind, target_id, emoji) SELECT id, 'Post', pg_te
 INSERT INTO reactions (user_id, kind, target_id, emoji) SELECT pg_temp.id(n + 7), 'Post', n, pg_temp.says(n + 7, 'reactions.emoji') FROM p WHERE n % 4 = 0 ORDER BY n;
 INSERT INTO reactions (user_id, kind, target_id, emoji) SELECT pg_temp.id(n + 11), 'Comment', n, 'up' FROM p WHERE n % 4 = 0 ORDER BY n;
 INSERT INTO reactions (user_id, kind, target_id, emoji) SELECT pg_temp.id(n + 11), 'User', pg_temp.id(n), 'wave' FROM p WHERE n % 4 = 0 ORDER BY n;
+INSERT INTO reactions (user_id, kind, target_id, emoji) SELECT 2, 'Post', id, 'up' FROM posts WHERE id > :people ORDER BY id;
 INSERT INTO reports (reporter_id, kind, target_id, body) SELECT pg_temp.id(n + 5), 'User', pg_temp.id(n), pg_temp.says(n, 'reports.body') FROM p WHERE n % 20 < 2 ORDER BY n;
 INSERT INTO reports (reporter_id, kind, target_id, body) SELECT pg_temp.id(n + 5), 'Post', n, pg_temp.says(n, 'reports.body') FROM p WHERE n % 20 < 2 ORDER BY n;
 INSERT INTO reports (reporter_id, kind, target_id, body) SELECT id, 'Comment', pg_temp.nth(n + 3), 'rude' FROM p WHERE n % 20 = 0 ORDER BY n;
