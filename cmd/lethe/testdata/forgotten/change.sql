@@ -19,13 +19,13 @@ INSERT INTO notifications (user_id, payload) SELECT pg_temp.id(n + 7), jsonb_bui
 INSERT INTO audit_log (actor, detail) SELECT id::text, jsonb_build_object('what', pg_temp.says(n, 'audit_log.detail'), 'step', :step) FROM now ORDER BY n;
 INSERT INTO events SELECT id, pg_temp.says(n, 'events.action') || :step FROM now ORDER BY n;
 
--- Edits and deletions.
-UPDATE users SET last_ip = last_ip || :step WHERE number % 100 = :step % 100 OR last_ip LIKE 'zq%';
-UPDATE posts SET body = body || ' (edited)' WHERE id % 200 = :step % 200;
-UPDATE tasks SET title = title || '!' WHERE id % 150 = :step % 150;
-DELETE FROM follows WHERE follower_id % 200 = :step % 200;
-DELETE FROM reactions WHERE id % 200 = :step % 200;
-DELETE FROM audit_log WHERE id % 300 = :step % 300;
+-- Edits and deletions, in what lies together, as in life.
+UPDATE users SET last_ip = last_ip || :step WHERE number::bigint * 100 / :people = :step % 100 OR last_ip LIKE 'zq%';
+UPDATE posts SET body = body || ' (edited)' WHERE id * 200 / :people = :step % 200;
+UPDATE tasks SET title = title || '!' WHERE id * 150 / :people = :step % 150;
+DELETE FROM follows WHERE follower_id * 200 / :people = :step % 200;
+DELETE FROM reactions WHERE id * 200 / :people = :step % 200;
+DELETE FROM audit_log WHERE id * 300 / :people = :step % 300;
 
 -- Person 1 hands a post over to somebody else: from now on it is not theirs. What they wrote in it goes.
 UPDATE posts SET author_id = pg_temp.id(:people / 4 + 5), title = 'taken over', body = 'taken over'
