@@ -152,6 +152,27 @@ func (p *purge) remark() {
 		}
 	}
 	slices.Sort(plan.Recipients)
+	for _, snap := range p.stored.snapshots {
+		if tables := p.leftovers(snap); len(tables) > 0 {
+			plan.Remarks = append(plan.Remarks, fmt.Sprintf("snapshot %s was taken without the people asked for, and yet has rows of theirs in %s, as only other snapshots can tell: "+
+				"the database may have them still, and then the next backup has them again; delete them there", snap.id, strings.Join(tables, ", ")))
+		}
+	}
+}
+
+// leftovers are the tables in which the newest snapshot has rows of people although it honours their requests: rows that lead
+// to what is gone from it. Nothing in the database tells whose they are, so a backup can't leave them out.
+func (p *purge) leftovers(snap *oneSnapshot) (tables []string) {
+	if snap.id != p.newest.ID || p.stored.honoured(snap.manifest.Ledger) < len(p.stored.requests) {
+		return nil
+	}
+	for key := range p.changes.effects {
+		if root := snap.world.rootOf(key.table).String(); key.snapshot == snap && !slices.Contains(tables, root) {
+			tables = append(tables, root)
+		}
+	}
+	slices.Sort(tables)
+	return tables
 }
 
 // unfit says which requests can't be about anybody in some snapshots, as those have other keys.

@@ -516,6 +516,30 @@ func TestPurgeUnitesKeys(t *testing.T) {
 	}
 }
 
+// A backup can't know whose the picture of a post is that is gone from the database; while another snapshot does, the key
+// holder is told that the database has it still.
+func TestPurgeTellsWhatTheDatabaseHasLeft(t *testing.T) {
+	s := newSite(t, twoTables+`CREATE TABLE pictures (id int PRIMARY KEY, post int, data text);
+		INSERT INTO pictures SELECT i, i, 'picture of post ' || i || '.' FROM generate_series(1, 20) i;`)
+	text := strings.Replace(twoTablesRules, "erase:", "references:\n  pictures.post: posts.id\nerase:\n  pictures: {delete: post}", 1)
+	s.rules = withoutRequests(text)
+	s.backup()
+	s.recordAll(text, s.store)
+	s.backup()
+	signer := signed(t)
+	c := s.purging(signer, s.store)
+	c.DryRun = true
+	if report := purge(t, c); len(report.Plan.Remarks) > 0 {
+		t.Errorf("%q, and the second snapshot has nothing", report.Plan.Remarks)
+	}
+	s.sql("DELETE FROM posts WHERE id = 7")
+	s.backup()
+	report := purge(t, s.purging(signer, s.store))
+	if report.Plan.Rewritten != 2 || len(report.Plan.Remarks) != 1 || !strings.Contains(report.Plan.Remarks[0], "has rows of theirs in pictures, as only other snapshots can tell") {
+		t.Errorf("%d snapshots change, and what is said is %q", report.Plan.Rewritten, report.Plan.Remarks)
+	}
+}
+
 // A snapshot says who can read it, and for them a purge would seal what it writes anew. Whoever wrote the snapshot may
 // have named somebody of their own, so all but the key holder's own are named before anything is written.
 func TestPurgeNamesRecipients(t *testing.T) {

@@ -165,6 +165,9 @@ func (a *app) erasurePurge(ctx context.Context, f *purgeFlags) error {
 		if err := a.showPlan(report.Plan); err != nil {
 			return err
 		}
+		for _, r := range report.Plan.Remarks {
+			a.term.Warn("%s", r)
+		}
 		if len(report.Plan.Beyond) > 0 {
 			a.term.Say("so much at once has to be confirmed: --confirm-rows %d", report.Plan.Rows)
 		}
