@@ -85,6 +85,11 @@ func TestAgainstServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // roles belong to the server, and outlive the databases
+		if err := pgtest.Server(t).Exec(context.Background(), "postgres", `DROP ROLE IF EXISTS reader, "Odd Role"`); err != nil {
+			t.Error(err)
+		}
+	})
 	url := pgtest.DB(t)
 	execute(t, url, split(t, string(hand)))
 	pre, post := dump(t, url, "--section=pre-data"), dump(t, url, "--section=post-data")

@@ -160,36 +160,71 @@ func forgetPeak() error {
 }
 
 // serverCPU is the seconds of processor time that PostgreSQL has used so far: its main process, those of its children that
-// ended, and those that run.
+// ended, and those that run. One that ends while this looks is in neither of the two, or in both: then it looks again.
 func serverCPU(pid int) (float64, error) {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return 0, err
-	}
-	ticks := 0
-	for _, path := range stats {
-		text, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-			continue // it ended meanwhile
-		}
+	main := fmt.Sprintf("/proc/%d/stat", pid)
+	for {
+		before, err := processTimes(main)
 		if err != nil {
 			return 0, err
 		}
-		// Fields are counted behind the name, which may hold anything: 0 state, 1 parent, 11 to 14 times of it and its children.
-		f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-		if len(f) < 15 || f[1] != strconv.Itoa(pid) && path != fmt.Sprintf("/proc/%d/stat", pid) {
-			continue
+		stats, err := filepath.Glob("/proc/[0-9]*/stat")
+		if err != nil {
+			return 0, err
 		}
-		for _, n := range f[11:15] {
-			k, err := strconv.Atoi(n)
-			if err != nil {
-				return 0, fmt.Errorf("read %s: %w", path, err)
+		ticks := before.own + before.ended
+		for _, path := range stats {
+			p, err := processTimes(path)
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+				continue // it ended meanwhile
 			}
-			ticks += k
+			if err != nil {
+				return 0, err
+			}
+			if p.parent == strconv.Itoa(pid) {
+				ticks += p.own + p.ended
+			}
+		}
+		after, err := processTimes(main)
+		if err != nil {
+			return 0, err
+		}
+		if after.ended == before.ended {
+			const ticksPerSecond = 100 // USER_HZ, on every machine that Go runs on
+			return float64(ticks) / ticksPerSecond, nil
 		}
 	}
-	const ticksPerSecond = 100 // USER_HZ, on every machine that Go runs on
-	return float64(ticks) / ticksPerSecond, nil
+}
+
+// processTime is what a process has used, in ticks, and who started it.
+type processTime struct {
+	parent     string
+	own, ended int // ended: of its children that have ended
+}
+
+func processTimes(path string) (p processTime, err error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return p, err
+	}
+	// Fields are counted behind the name, which may hold anything: 0 state, 1 parent, 11 to 14 times of it and its children.
+	f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(f) < 15 {
+		return p, fmt.Errorf("read %s: %d fields", path, len(f))
+	}
+	p.parent = f[1]
+	for i, n := range f[11:15] {
+		k, err := strconv.Atoi(n)
+		if err != nil {
+			return p, fmt.Errorf("read %s: %w", path, err)
+		}
+		if i < 2 {
+			p.own += k
+		} else {
+			p.ended += k
+		}
+	}
+	return p, nil
 }
 
 // sizeOf adds up the files under a folder, or is a file's own size.
