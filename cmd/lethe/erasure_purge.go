@@ -193,7 +193,7 @@ func (a *app) showPlan(p *pipeline.PurgePlan) error {
 		if !r.Found {
 			note = "  (no row of their own is stored)"
 		}
-		if err := a.term.Print("%s  %s:%s%s\n", r.Ref, r.Subject, r.Key, note); err != nil {
+		if err := a.term.Print("%s  %s:%s%s\n", r.Ref, r.Subject, visibleWord(r.Key), note); err != nil {
 			return err
 		}
 		for _, t := range r.Tables {
