@@ -164,3 +164,13 @@ func (s *stored) unfit() (remarks []string) {
 	}
 	return remarks
 }
+
+// fit lists the other requests: those that were followed in every snapshot.
+func (s *stored) fit() (requests []erasure) {
+	for i, r := range s.requests {
+		if !slices.ContainsFunc(s.worlds, func(w *storedWorld) bool { return slices.Contains(w.search.Unfit(), i) }) {
+			requests = append(requests, r)
+		}
+	}
+	return requests
+}

@@ -383,6 +383,9 @@ func (a *app) erasureVerify(ctx context.Context, f *verifyFlags, read bool) erro
 		}
 	}
 	for _, r := range reports {
+		for _, text := range r.Remarks {
+			a.term.Warn("%s: %s; it is not proven", r.Store, text)
+		}
 		for _, f := range r.Findings {
 			a.term.Warn("%s: %s", r.Store, findingText(f))
 		}
