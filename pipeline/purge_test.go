@@ -609,6 +609,38 @@ func TestPurgeRefusesWhatItCantBelieve(t *testing.T) {
 	}
 }
 
+// What an interrupted run has sealed is used again where it is still there, and sealed anew where the store has lost it: the
+// damage to one snapshot must not pass on to the next.
+func TestPurgeLooksWhetherItIsStillThere(t *testing.T) {
+	s := newSite(t, twoTables)
+	s.rules = withoutRequests(twoTablesRules)
+	s.backup()
+	s.sql("UPDATE users SET name = name || '!' WHERE id = 1")
+	s.backup()
+	s.recordAll(twoTablesRules, s.store)
+	signer := signed(t)
+	faulty := storetest.NewFaulty(s.store, storetest.Rule{On: storetest.Put, Name: "snapshots/*.age", Nth: 2, Fault: storetest.Fail(errBroken)})
+	report, err := pipeline.Purge(context.Background(), s.purging(signer, faulty))
+	if !errors.Is(err, errBroken) || len(report.Stores[0].Successors) != 1 {
+		t.Fatalf("error %v, %+v", err, report)
+	}
+	r := s.open(signer.Public())
+	first := s.manifest(r, report.Stores[0].Successors[0].New, s.holder)
+	lost, kept := table(t, first, "comments").Objects[0].Object, table(t, first, "posts").Objects[0].Object
+	s.remove(archive.ObjectName(lost))
+	second := purge(t, s.purging(signer, s.store)).Stores[0].Successors[0].New
+	m := s.manifest(r, second, s.holder)
+	if got := table(t, m, "posts").Objects[0].Object; got != kept {
+		t.Errorf("posts are in %s, and %s was there", got, kept)
+	}
+	if got := table(t, m, "comments").Objects[0].Object; got == lost {
+		t.Errorf("comments are in %s, which is gone", got)
+	}
+	if rows := s.rowsIn(s.store, second, signer.Public()); grepped(rows, "comment on 8.")["comments"] != 1 || grepped(rows, "comment on 7.")["comments"] != 0 {
+		t.Error("other people's comments are not all there, or the person's are")
+	}
+}
+
 // Several stores are purged together: what they share is read once, and one that fails does not keep the others from it.
 func TestPurgeOfSeveralStores(t *testing.T) {
 	s := newSite(t, fewPeople)
