@@ -609,6 +609,54 @@ func TestPurgeRefusesWhatItCantBelieve(t *testing.T) {
 	}
 }
 
+// keeping is a store that goes on keeping what was deleted, and that does not let everybody look.
+type keeping struct {
+	store.Store
+	old     error
+	deleted []string // prefixes
+}
+
+func (k *keeping) DeleteOld(_ context.Context, prefix string) (int, []store.Kept, error) {
+	k.deleted = append(k.deleted, prefix)
+	return 0, nil, nil
+}
+
+func (k *keeping) Old(context.Context, string, func(time.Time)) error { return k.old }
+
+// Where the operator may not see whether a store keeps deleted files, a purge that finds none there says so, also where
+// it has nothing to do: else no request could ever be closed.
+func TestPurgeTellsThatNothingIsKept(t *testing.T) {
+	s := newSite(t, twoTables)
+	s.rules = withoutRequests(twoTablesRules)
+	signer := signed(t)
+	in := &keeping{Store: s.store, old: errBroken}
+	for n, ref := range []string{"R-1", "R-2"} {
+		if _, err := s.record([]pipeline.NewRequest{order(7+n, ref)}, s.store); err != nil {
+			t.Fatal(err)
+		}
+		s.backup()
+		if n == 1 { // the snapshot from before R-2
+			s.remove(manifests(t, s.store)[0], manifests(t, s.store)[0]+archive.SignatureSuffix)
+			purge(t, s.purging(signer, s.store)) // sweeps what it alone named
+		}
+		for range 2 {
+			if report := purge(t, s.purging(signer, in)); len(report.Stores[0].Successors) > 0 {
+				t.Fatalf("%+v", report)
+			}
+		}
+		list, err := pipeline.ListErasures(context.Background(), pipeline.ErasuresConfig{Repositories: s.purging(signer, in).Repositories, Readers: s.operator.Identities(), Retention: weekly, Now: time.Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if waits := strings.Join(list.Requests[n].Waits, "; "); strings.Contains(waits, "is not known") {
+			t.Errorf("%s waits: %s", ref, waits)
+		}
+		if told := names(t, s.store, archive.AccountsPrefix); len(told) > 2*(2*n+1) {
+			t.Errorf("%v", told)
+		}
+	}
+}
+
 // What an interrupted run has sealed is used again where it is still there, and sealed anew where the store has lost it: the
 // damage to one snapshot must not pass on to the next.
 func TestPurgeLooksWhetherItIsStillThere(t *testing.T) {
