@@ -147,7 +147,9 @@ func CloseErasures(ctx context.Context, c CloseConfig) (report *CloseReport, err
 				return nil, err
 			}
 		}
-		report.Kept = l.forgetOld(ctx)
+	}
+	if !c.DryRun && slices.ContainsFunc(l.ledger.Records, func(e LedgerEntry) bool { return e.Closed }) {
+		report.Kept = l.forgetOld(ctx) // also where a store failed when they were closed, and was brought up to date since
 	}
 	report.Ledger, report.Stores = l.ledger.Head(), resultsOf(l.stores, nil)
 	return report, nil

@@ -129,7 +129,7 @@ func (a *app) sayClosed(f *closeFlags, r *pipeline.CloseReport) error {
 	}
 	switch {
 	case len(failed) > 0:
-		return &degradedError{fmt.Errorf("%d of %d stores failed; the next backup brings them up to date", len(failed), len(r.Stores))}
+		return &degradedError{fmt.Errorf("%d of %d stores failed; the next backup deletes the request there, too; run this again when they answer, for what buckets keep of it", len(failed), len(r.Stores))}
 	case len(r.Kept) > 0:
 		return &degradedError{errors.New("not every store has forgotten the request")}
 	case len(f.refs) > 0 && len(r.Left) > 0:
