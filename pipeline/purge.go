@@ -278,6 +278,13 @@ func (s *purgeStore) look(ctx context.Context, ids *archive.Identities) (newest 
 		if problems := (Retention{}).betrayals(newest, digests, nil, time.Time{}); len(problems) > 0 {
 			return nil, problems[0].asError()
 		}
+		for _, ref := range newest.Alive {
+			if _, listed := digests[ref.ID]; !listed {
+				if err := s.repo.reallyGone(ctx, ref.ID); err != nil {
+					return nil, err
+				}
+			}
+		}
 	}
 	return newest, nil
 }

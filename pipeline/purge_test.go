@@ -570,6 +570,9 @@ func TestPurgeRefusesWhatItCantBelieve(t *testing.T) {
 		"a manifest has no signature": func(f *storetest.Faulty, _ *pipeline.PurgeConfig) {
 			f.Add(storetest.Rule{Name: archive.ManifestName(first) + archive.SignatureSuffix, Fault: storetest.Lose()})
 		},
+		"a snapshot is not listed": func(f *storetest.Faulty, _ *pipeline.PurgeConfig) {
+			f.Add(storetest.Rule{On: storetest.List, Name: archive.ManifestName(first), Fault: storetest.Hide()})
+		},
 		"a record of the ledger is gone": func(f *storetest.Faulty, _ *pipeline.PurgeConfig) {
 			f.Add(storetest.Rule{Name: archive.RecordName(1), Fault: storetest.Lose()})
 		},
