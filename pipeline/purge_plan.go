@@ -148,7 +148,7 @@ func (p *purge) remark() {
 			}
 		}
 		if head, last := p.head(snap), snap.ledger.Head(); last != nil && p.c.Only == nil && (head == nil || head.Sequence < last.Sequence) {
-			plan.Remarks = append(plan.Remarks, fmt.Sprintf("snapshot %s is older than a request that is closed: whom it was about is not known any more, so they stay in it; delete it", snap.id))
+			plan.Remarks = append(plan.Remarks, fmt.Sprintf("snapshot %s is older than a request that is closed: whom it was about is not known any more, so they stay in it; unless it was a mistake, delete it", snap.id))
 		}
 	}
 	slices.Sort(plan.Recipients)
