@@ -59,21 +59,23 @@ func (p *purge) begin(ctx context.Context, s *purgeStore) error {
 	return fail(p.account(ctx, s, a), "", "give account of what will go")
 }
 
-// end gives account of what was deleted and what could not be, unless nothing was and the last account says so already.
+// end gives account of what was deleted and what could not be, unless nothing was and the last account says so already. Of
+// a store that may keep deleted files it also tells that none is left from before requests which are honoured by now.
 func (p *purge) end(ctx context.Context, s *purgeStore) error {
-	out := &s.out
+	out, honoured := &s.out, p.honoured(s)
 	nothing := len(out.Successors)+out.Deleted+out.Versions+len(out.Kept)+len(s.superseded) == 0 && out.Unknown == ""
 	if nothing {
 		accounts, err := s.repo.accounts(ctx, p.c.Identities)
 		if err != nil {
 			return err
 		}
-		last := len(accounts) - 1
-		if last < 0 || accounts[last].Swept != nil && accounts[last].Swept.All() {
+		_, news := s.repo.Store.(store.Versioned)
+		news = news && honoured > 0
+		if n := len(accounts); n == 0 && !news || n > 0 && accounts[n-1].Swept != nil && accounts[n-1].Swept.All() && (!news || accounts[n-1].Swept.Honoured >= honoured) {
 			return nil
 		}
 	}
-	swept := &archive.Swept{Honoured: p.honoured(s), Objects: int64(out.Deleted), Bytes: out.Bytes, Versions: int64(out.Versions), Unknown: out.Unknown}
+	swept := &archive.Swept{Honoured: honoured, Objects: int64(out.Deleted), Bytes: out.Bytes, Versions: int64(out.Versions), Unknown: out.Unknown}
 	for _, k := range out.Kept {
 		swept.Kept = append(swept.Kept, archive.KeptFile(k))
 	}

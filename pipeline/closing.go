@@ -79,6 +79,10 @@ type CloseConfig struct {
 	BackupConfig
 	Refs []string // of the requests to close; nil: all that can be
 
+	// Mistaken says that Refs were never right: forged, or about somebody else. They end although snapshots and the source
+	// hold the person, who is in the next snapshot again.
+	Mistaken bool
+
 	// Confirm is asked before the first one is closed, and what it returns ends the run unless it is nil. It is not asked
 	// in a dry run.
 	Confirm func(context.Context, []Erasure) error
@@ -100,7 +104,7 @@ func (r *CloseReport) Failed() []StoreResult { return failedOf(r.Stores) }
 // CloseErasures ends requests: whom each was about is deleted in every store and on this machine, and a signed record of
 // the ledger stays that says so. It does nothing where a store can't be reached or its ledger does not hold, and closes no
 // request of which a copy may be left, whose person a backup has met in the last days, or that the rules file or the inbox
-// still names. A person has to say so: what is closed can't be opened again, no restore or backup leaves the person out
+// still names; of one that was a mistake only the last counts. A person has to say so: what is closed can't be opened again, no restore or backup leaves the person out
 // any more, and no certificate can be made.
 func CloseErasures(ctx context.Context, c CloseConfig) (report *CloseReport, err error) {
 	defer func() { err = fail(err, "", "close erasure requests") }()
@@ -119,6 +123,16 @@ func CloseErasures(ctx context.Context, c CloseConfig) (report *CloseReport, err
 	standing, err := c.standing(ctx, l)
 	if err != nil {
 		return nil, err
+	}
+	if c.Mistaken {
+		if len(c.Refs) == 0 {
+			return nil, fail(configuration(errors.New("which requests were a mistake has to be said")), "name each by its reference", "")
+		}
+		for i := range standing {
+			if slices.Contains(c.Refs, standing[i].Ref) {
+				standing[i].Waits = []string{}
+			}
+		}
 	}
 	if err := c.stillNamed(ctx, l, standing); err != nil {
 		return nil, err
@@ -147,7 +161,9 @@ func CloseErasures(ctx context.Context, c CloseConfig) (report *CloseReport, err
 				return nil, err
 			}
 		}
-		report.Kept = l.forgetOld(ctx)
+	}
+	if !c.DryRun && slices.ContainsFunc(l.ledger.Records, func(e LedgerEntry) bool { return e.Closed }) {
+		report.Kept = l.forgetOld(ctx) // also where a store failed when they were closed, and was brought up to date since
 	}
 	report.Ledger, report.Stores = l.ledger.Head(), resultsOf(l.stores, nil)
 	return report, nil

@@ -160,6 +160,11 @@ func TestCloseErasures(t *testing.T) {
 	if closed, _ := h.closes(c); len(closed) > 0 {
 		t.Errorf("closed again: %q", closed)
 	}
+	// A bucket that failed then may keep the request: the next run has it forget.
+	bucket := &keeping{Store: h.store}
+	if closed, _ := h.closes(h.closing(bucket)); len(closed) > 0 || !slices.Contains(bucket.deleted, archive.LedgerPrefix) {
+		t.Errorf("closed again: %q; forgot %q", closed, bucket.deleted)
+	}
 
 	// A snapshot from before that turns up has them: a restore says so loudly, and the list does.
 	h.write(archive.ManifestName(old), saved[0])
@@ -177,6 +182,45 @@ func TestCloseErasures(t *testing.T) {
 	list, err := pipeline.ListErasures(context.Background(), pipeline.ErasuresConfig{Repositories: []*pipeline.Repository{h.open()}, Readers: h.holder, Now: h.clock})
 	if err != nil || list.Requests[0].Stage != pipeline.Closed || list.Requests[0].Unclean != 1 || len(list.Notes) != 3 || !strings.Contains(list.Notes[0], "request 1 is closed") {
 		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+// A request that was a mistake ends although the person is there, and they are in the next snapshot again; but not while
+// it would be recorded anew.
+func TestCloseMistaken(t *testing.T) {
+	s := newSite(t, twoTables)
+	s.rules = withoutRequests(twoTablesRules)
+	if _, err := s.record([]pipeline.NewRequest{order(7, "R-1"), order(8, "R-2")}, s.store); err != nil {
+		t.Fatal(err)
+	}
+	people := func() (n [2]int) {
+		t.Helper()
+		rows := s.rowsIn(s.store, s.backup())
+		return [2]int{grepped(rows, "post by 7.")["posts"], grepped(rows, "post by 8.")["posts"]}
+	}
+	if n := people(); n != [2]int{0, 0} {
+		t.Fatalf("honoured: %v", n)
+	}
+	run := func(mistaken bool, refs ...string) (*pipeline.CloseReport, error) {
+		c := pipeline.CloseConfig{BackupConfig: s.config(s.store), Refs: refs, Mistaken: mistaken, Confirm: func(context.Context, []pipeline.Erasure) error { return nil }}
+		return pipeline.CloseErasures(context.Background(), c)
+	}
+	if report, err := run(false, "R-1"); err != nil || len(report.Closed) > 0 {
+		t.Errorf("no mistake: %+v, %v", report, err)
+	}
+	if _, err := run(true); !errors.Is(err, pipeline.ErrConfig) {
+		t.Errorf("all were mistakes: %v", err)
+	}
+	s.rules = twoTablesRules // which asks for R-1
+	if report, err := run(true, "R-1"); err != nil || len(report.Closed) > 0 || !strings.Contains(report.Left[0].Waits[0], "rules file still names it") {
+		t.Errorf("still named: %+v, %v", report, err)
+	}
+	s.rules = withoutRequests(twoTablesRules)
+	if report, err := run(true, "R-1"); err != nil || len(report.Closed) != 1 || len(report.Left) > 0 {
+		t.Errorf("%+v, %v", report, err)
+	}
+	if n := people(); n != [2]int{1, 0} {
+		t.Errorf("afterwards: %v", n)
 	}
 }
 

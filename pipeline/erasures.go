@@ -146,7 +146,7 @@ func (c *ErasuresConfig) look(ctx context.Context) (*erasuresLook, error) {
 			q := c.derive(e, keepers, unknown)
 			report.Requests = append(report.Requests, q)
 			if q.Stage == Closed && q.Unclean > 0 {
-				report.Notes = append(report.Notes, fmt.Sprintf("request %d is closed, and %d snapshots from before it are stored: whom it was about is not known any more, so they are back; delete them", e.Sequence, q.Unclean))
+				report.Notes = append(report.Notes, fmt.Sprintf("request %d is closed, and %d snapshots from before it are stored: whom it was about is not known any more, so they are back; unless it was a mistake, delete them", e.Sequence, q.Unclean))
 			}
 		}
 	}

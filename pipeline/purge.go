@@ -189,6 +189,7 @@ type sealedPiece struct {
 	mu     sync.Mutex
 	object archive.Object // named by "" until it is sealed
 	in     []*Repository
+	known  bool // from a manifest: whether it is still there is to be seen
 }
 
 func (p *purge) warn(format string, args ...any) {
@@ -277,6 +278,13 @@ func (s *purgeStore) look(ctx context.Context, ids *archive.Identities) (newest 
 		if problems := (Retention{}).betrayals(newest, digests, nil, time.Time{}); len(problems) > 0 {
 			return nil, problems[0].asError()
 		}
+		for _, ref := range newest.Alive {
+			if _, listed := digests[ref.ID]; !listed {
+				if err := s.repo.reallyGone(ctx, ref.ID); err != nil {
+					return nil, err
+				}
+			}
+		}
 	}
 	return newest, nil
 }
@@ -345,7 +353,7 @@ func (p *purge) remember(repo *Repository, m *archive.Manifest) error {
 			piece := p.sealed[id]
 			if piece == nil {
 				o.Range = 0
-				piece = &sealedPiece{object: o}
+				piece = &sealedPiece{object: o, known: true}
 				p.sealed[id] = piece
 			}
 			if piece.object.Object == o.Object && !slices.Contains(piece.in, repo) {
@@ -591,6 +599,9 @@ func (s *sealers) sealAs(ctx context.Context, own *worldSealer, id archive.Piece
 	s.purge.mu.Unlock()
 	piece.mu.Lock()
 	defer piece.mu.Unlock()
+	if err := piece.look(ctx); err != nil {
+		return archive.Object{}, err
+	}
 	var data []byte
 	for _, repo := range repos {
 		if slices.Contains(piece.in, repo) || s.purge.leftOut(repo) != nil {
@@ -629,6 +640,26 @@ func (s *sealers) sealAs(ctx context.Context, own *worldSealer, id archive.Piece
 		piece.in = append(piece.in, repo)
 	}
 	return piece.object, nil
+}
+
+// look makes sure that what a manifest names is there: a snapshot that is whole must not get a successor that is not. What
+// some store has lost is sealed anew, under another name.
+func (piece *sealedPiece) look(ctx context.Context) error {
+	if !piece.known {
+		return nil
+	}
+	piece.known = false
+	for _, repo := range piece.in {
+		info, err := repo.Store.Stat(ctx, archive.ObjectName(piece.object.Object))
+		switch {
+		case isNotFound(err), err == nil && info.Size != piece.object.Size:
+			piece.in = nil
+			return nil
+		case err != nil:
+			return fmt.Errorf("look whether object %s is still there: %w", piece.object.Object, err)
+		}
+	}
+	return nil
 }
 
 // sealLargeObjects writes the large objects anew of each snapshot that loses some.

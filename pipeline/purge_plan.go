@@ -148,7 +148,7 @@ func (p *purge) remark() {
 			}
 		}
 		if head, last := p.head(snap), snap.ledger.Head(); last != nil && p.c.Only == nil && (head == nil || head.Sequence < last.Sequence) {
-			plan.Remarks = append(plan.Remarks, fmt.Sprintf("snapshot %s is older than a request that is closed: whom it was about is not known any more, so they stay in it; delete it", snap.id))
+			plan.Remarks = append(plan.Remarks, fmt.Sprintf("snapshot %s is older than a request that is closed: whom it was about is not known any more, so they stay in it; unless it was a mistake, delete it", snap.id))
 		}
 	}
 	slices.Sort(plan.Recipients)
@@ -184,4 +184,14 @@ func (s *stored) unfit() (remarks []string) {
 		}
 	}
 	return remarks
+}
+
+// fit lists the other requests: those that were followed in every snapshot.
+func (s *stored) fit() (requests []erasure) {
+	for i, r := range s.requests {
+		if !slices.ContainsFunc(s.worlds, func(w *storedWorld) bool { return slices.Contains(w.search.Unfit(), i) }) {
+			requests = append(requests, r)
+		}
+	}
+	return requests
 }

@@ -594,6 +594,9 @@ func TestPurgeRefusesWhatItCantBelieve(t *testing.T) {
 		"a manifest has no signature": func(f *storetest.Faulty, _ *pipeline.PurgeConfig) {
 			f.Add(storetest.Rule{Name: archive.ManifestName(first) + archive.SignatureSuffix, Fault: storetest.Lose()})
 		},
+		"a snapshot is not listed": func(f *storetest.Faulty, _ *pipeline.PurgeConfig) {
+			f.Add(storetest.Rule{On: storetest.List, Name: archive.ManifestName(first), Fault: storetest.Hide()})
+		},
 		"a record of the ledger is gone": func(f *storetest.Faulty, _ *pipeline.PurgeConfig) {
 			f.Add(storetest.Rule{Name: archive.RecordName(1), Fault: storetest.Lose()})
 		},
@@ -630,6 +633,86 @@ func TestPurgeRefusesWhatItCantBelieve(t *testing.T) {
 				t.Errorf("it wrote or left %v", after)
 			}
 		})
+	}
+}
+
+// keeping is a store that goes on keeping what was deleted, and that does not let everybody look.
+type keeping struct {
+	store.Store
+	old     error
+	deleted []string // prefixes
+}
+
+func (k *keeping) DeleteOld(_ context.Context, prefix string) (int, []store.Kept, error) {
+	k.deleted = append(k.deleted, prefix)
+	return 0, nil, nil
+}
+
+func (k *keeping) Old(context.Context, string, func(time.Time)) error { return k.old }
+
+// Where the operator may not see whether a store keeps deleted files, a purge that finds none there says so, also where
+// it has nothing to do: else no request could ever be closed.
+func TestPurgeTellsThatNothingIsKept(t *testing.T) {
+	s := newSite(t, twoTables)
+	s.rules = withoutRequests(twoTablesRules)
+	signer := signed(t)
+	in := &keeping{Store: s.store, old: errBroken}
+	for n, ref := range []string{"R-1", "R-2"} {
+		if _, err := s.record([]pipeline.NewRequest{order(7+n, ref)}, s.store); err != nil {
+			t.Fatal(err)
+		}
+		s.backup()
+		if n == 1 { // the snapshot from before R-2
+			s.remove(manifests(t, s.store)[0], manifests(t, s.store)[0]+archive.SignatureSuffix)
+			purge(t, s.purging(signer, s.store)) // sweeps what it alone named
+		}
+		for range 2 {
+			if report := purge(t, s.purging(signer, in)); len(report.Stores[0].Successors) > 0 {
+				t.Fatalf("%+v", report)
+			}
+		}
+		list, err := pipeline.ListErasures(context.Background(), pipeline.ErasuresConfig{Repositories: s.purging(signer, in).Repositories, Readers: s.operator.Identities(), Retention: weekly, Now: time.Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if waits := strings.Join(list.Requests[n].Waits, "; "); strings.Contains(waits, "is not known") {
+			t.Errorf("%s waits: %s", ref, waits)
+		}
+		if told := names(t, s.store, archive.AccountsPrefix); len(told) > 2*(2*n+1) {
+			t.Errorf("%v", told)
+		}
+	}
+}
+
+// What an interrupted run has sealed is used again where it is still there, and sealed anew where the store has lost it: the
+// damage to one snapshot must not pass on to the next.
+func TestPurgeLooksWhetherItIsStillThere(t *testing.T) {
+	s := newSite(t, twoTables)
+	s.rules = withoutRequests(twoTablesRules)
+	s.backup()
+	s.sql("UPDATE users SET name = name || '!' WHERE id = 1")
+	s.backup()
+	s.recordAll(twoTablesRules, s.store)
+	signer := signed(t)
+	faulty := storetest.NewFaulty(s.store, storetest.Rule{On: storetest.Put, Name: "snapshots/*.age", Nth: 2, Fault: storetest.Fail(errBroken)})
+	report, err := pipeline.Purge(context.Background(), s.purging(signer, faulty))
+	if !errors.Is(err, errBroken) || len(report.Stores[0].Successors) != 1 {
+		t.Fatalf("error %v, %+v", err, report)
+	}
+	r := s.open(signer.Public())
+	first := s.manifest(r, report.Stores[0].Successors[0].New, s.holder)
+	lost, kept := table(t, first, "comments").Objects[0].Object, table(t, first, "posts").Objects[0].Object
+	s.remove(archive.ObjectName(lost))
+	second := purge(t, s.purging(signer, s.store)).Stores[0].Successors[0].New
+	m := s.manifest(r, second, s.holder)
+	if got := table(t, m, "posts").Objects[0].Object; got != kept {
+		t.Errorf("posts are in %s, and %s was there", got, kept)
+	}
+	if got := table(t, m, "comments").Objects[0].Object; got == lost {
+		t.Errorf("comments are in %s, which is gone", got)
+	}
+	if rows := s.rowsIn(s.store, second, signer.Public()); grepped(rows, "comment on 8.")["comments"] != 1 || grepped(rows, "comment on 7.")["comments"] != 0 {
+		t.Error("other people's comments are not all there, or the person's are")
 	}
 }
 

@@ -39,8 +39,9 @@ type VerifyReport struct {
 	Objects   int64     `json:"objects"`
 	Bytes     int64     `json:"bytes"`
 	Rows      int64     `json:"rows"`
-	Kept      int64     `json:"kept"` // rows of erased people that stay by a rule, redacted
-	Requests  []string  `json:"requests"`
+	Kept      int64     `json:"kept"`     // rows of erased people that stay by a rule, redacted
+	Requests  []string  `json:"requests"` // that were looked for in every snapshot
+	Remarks   []string  `json:"remarks"`  // which requests could not be looked for, and why: they are not proven
 	Lookups   int       `json:"lookups"`
 	Findings  []Finding `json:"findings"` // empty: nobody was found
 	Proof     string    `json:"proof"`    // the file that says so, "" where none was written
@@ -65,7 +66,7 @@ type Finding struct {
 func Verify(ctx context.Context, c VerifyConfig) (report *VerifyReport, err error) {
 	defer func() { err = fail(err, "", "verify %s", c.Repository.Store) }()
 	v := &verification{c: c, values: map[string]*lookups{}, started: c.Now(), found: map[foundKey]*foundIn{},
-		report: &VerifyReport{Store: c.Repository.Store.String(), Requests: []string{}, Lookups: len(c.Lookups), Findings: []Finding{}}}
+		report: &VerifyReport{Store: c.Repository.Store.String(), Requests: []string{}, Remarks: []string{}, Lookups: len(c.Lookups), Findings: []Finding{}}}
 	if err := v.open(ctx); err != nil {
 		return nil, err
 	}
@@ -134,9 +135,6 @@ func (v *verification) open(ctx context.Context) error {
 	if v.ledger, err = OpenLedger(ctx, repo, v.c.Identities, v.c.Expect); err != nil {
 		return err
 	}
-	for _, r := range v.ledger.Open() {
-		v.report.Requests = append(v.report.Requests, r.Ref)
-	}
 	keys, err := repo.keys(ctx, v.c.Identities)
 	if err != nil {
 		return err
@@ -180,6 +178,10 @@ func (v *verification) open(ctx context.Context) error {
 		}
 	}
 	v.report.Snapshots = len(list)
+	v.report.Remarks = append(v.report.Remarks, v.stored.unfit()...)
+	for _, r := range v.stored.fit() {
+		v.report.Requests = append(v.report.Requests, r.Ref)
+	}
 	return nil
 }
 
@@ -402,7 +404,7 @@ func (v *verification) prove(ctx context.Context) error {
 	p := &archive.Proof{Repository: v.c.Repository.ID, Started: v.started, Finished: v.c.Now(), Tool: v.c.Tool, Snapshots: v.refs,
 		Rules: archive.Digest(v.stored.today.Text), Objects: v.report.Objects, Bytes: v.report.Bytes, Rows: v.report.Rows, Kept: v.report.Kept, Lookups: int64(v.report.Lookups)}
 	p.Ledger = v.ledger.Head()
-	for _, r := range v.stored.requests {
+	for _, r := range v.stored.fit() {
 		p.Requests = append(p.Requests, archive.ProofRequest{Sequence: r.sequence, Ref: r.Ref})
 	}
 	data, err := p.Encode()

@@ -207,6 +207,29 @@ func TestVerifyOfDamage(t *testing.T) {
 	}
 }
 
+// Whoever has another key in an older schema is not found there by today's: no proof says that they are gone.
+func TestVerifyProvesNothingOfKeysThatDoNotFit(t *testing.T) {
+	s := newSite(t, `CREATE TABLE users (id text PRIMARY KEY, name text); INSERT INTO users SELECT i, 'name ' || i FROM generate_series(1, 20) i; ALTER TABLE users ALTER id TYPE int USING id::int`)
+	s.rules = "version: 1\ndataset: slipmat\ndrift: pass\nsubjects: {user: {table: users, key: id}}\nerase: {users: {delete: true}}\n"
+	s.backup()
+	s.sql("ALTER TABLE users ALTER id TYPE uuid USING md5(id::text)::uuid")
+	s.backup()
+	if _, err := s.record([]pipeline.NewRequest{{Subject: "user", Key: "8f14e45f-ceea-167a-5a36-dedd4bea2543", Ref: "R-1"}}, s.store); err != nil { // the md5 of 7
+		t.Fatal(err)
+	}
+	signer := signed(t)
+	purge(t, s.purging(signer, s.store))
+	c := s.verifying(signer, s.store)
+	report := verify(t, c)
+	if len(report.Findings) > 0 || len(report.Requests) > 0 || len(report.Remarks) != 1 || !strings.Contains(report.Remarks[0], "request R-1 is about nobody in snapshot ") {
+		t.Errorf("%+v", report)
+	}
+	proven, err := pipeline.Proven(context.Background(), []*pipeline.Repository{c.Repository}, s.holder)
+	if err != nil || proven(1) {
+		t.Errorf("proven: %v, %v; name 7 is in the older snapshot", proven(1), err)
+	}
+}
+
 // A request counts as verified as long as what was read is what is there, and what came since honours it.
 func TestProven(t *testing.T) {
 	ctx := context.Background()

@@ -95,7 +95,7 @@ func (a *app) erasureCertificate(ctx context.Context, f *certificateFlags, ref s
 	}
 	switch base := f.output; base {
 	case "-":
-		if err := a.term.Print("%s", text); err != nil {
+		if _, err := a.term.out.Write(text); err != nil { // the very bytes
 			return err
 		}
 	default:

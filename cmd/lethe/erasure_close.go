@@ -13,8 +13,9 @@ import (
 )
 
 type closeFlags struct {
-	refs []string
-	yes  bool
+	refs     []string
+	mistaken bool
+	yes      bool
 }
 
 func (a *app) erasureCloseCommand() *cobra.Command {
@@ -36,25 +37,36 @@ waits for.
 
 Closing can't be undone, and so it is never done by itself. Afterwards no backup leaves
 the person out, if they come back from an import; no restore does, of an older copy that
-turns up; and no certificate can be made. File lethe erasure certificate first.`),
+turns up; and no certificate can be made. File lethe erasure certificate first.
+
+A request that was never right, forged or about somebody else, would be honoured for
+ever: its person is in the database. --mistaken ends it at once, whatever is stored, and
+the next snapshot has the person again. Snapshots taken meanwhile do not, and nothing
+brings back what a purge took. What recorded it, rules file or inbox, has to be put right
+before.`),
 		Example: `  lethe erasure close -n
-  lethe erasure close --ref GDPR-2026-014`,
+  lethe erasure close --ref GDPR-2026-014
+  lethe erasure close --ref DEL-4711 --mistaken`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.erasureClose(c.Context(), f) },
 	}
 	fl := c.Flags()
 	fl.StringArrayVar(&f.refs, "ref", nil, "only the request with this `REFERENCE`; may be repeated (default: all that are over)")
+	fl.BoolVar(&f.mistaken, "mistaken", false, "with --ref: it was never right; end it, and have the person in snapshots again")
 	fl.BoolVar(&f.yes, "yes", false, "do not ask; for scripts")
 	fl.BoolVarP(&a.dryRun, "dry-run", "n", false, "say what would be closed, change nothing")
 	return c
 }
 
 func (a *app) erasureClose(ctx context.Context, f *closeFlags) error {
+	if f.mistaken && len(f.refs) == 0 {
+		return usage("lethe erasure close --mistaken --ref REF", "which requests were a mistake has to be said")
+	}
 	cfg, err := a.config()
 	if err != nil {
 		return err
 	}
-	c := pipeline.CloseConfig{Refs: f.refs}
+	c := pipeline.CloseConfig{Refs: f.refs, Mistaken: f.mistaken}
 	c.Now, c.Tool, c.DryRun = time.Now, version, a.dryRun
 	c.Warn = func(msg string) { a.term.Warn("%s", msg) }
 	c.Copy, c.Inbox = cfg.ledgerCopy(!a.dryRun), cfg.Inbox
@@ -82,6 +94,9 @@ func (a *app) erasureClose(ctx context.Context, f *closeFlags) error {
 		}
 		if f.yes {
 			return nil
+		}
+		if f.mistaken {
+			return a.answer(ctx, "Have these people in snapshots again from the next backup on? Type yes", "yes")
 		}
 		return a.answer(ctx, fmt.Sprintf("Forget whom %s about, for good? No certificate can be made afterwards. Type yes", wereAbout(len(list))), "yes")
 	}
@@ -129,7 +144,7 @@ func (a *app) sayClosed(f *closeFlags, r *pipeline.CloseReport) error {
 	}
 	switch {
 	case len(failed) > 0:
-		return &degradedError{fmt.Errorf("%d of %d stores failed; the next backup brings them up to date", len(failed), len(r.Stores))}
+		return &degradedError{fmt.Errorf("%d of %d stores failed; the next backup deletes the request there, too; run this again when they answer, for what buckets keep of it", len(failed), len(r.Stores))}
 	case len(r.Kept) > 0:
 		return &degradedError{errors.New("not every store has forgotten the request")}
 	case len(f.refs) > 0 && len(r.Left) > 0:

@@ -196,7 +196,7 @@ func (a *app) showPlan(p *pipeline.PurgePlan) error {
 		if !r.Found {
 			note = "  (no row of their own is stored)"
 		}
-		if err := a.term.Print("%s  %s:%s%s\n", r.Ref, r.Subject, r.Key, note); err != nil {
+		if err := a.term.Print("%s  %s:%s%s\n", r.Ref, r.Subject, visibleWord(r.Key), note); err != nil {
 			return err
 		}
 		for _, t := range r.Tables {
@@ -386,6 +386,9 @@ func (a *app) erasureVerify(ctx context.Context, f *verifyFlags, read bool) erro
 		}
 	}
 	for _, r := range reports {
+		for _, text := range r.Remarks {
+			a.term.Warn("%s: %s; it is not proven", r.Store, text)
+		}
 		for _, f := range r.Findings {
 			a.term.Warn("%s: %s", r.Store, findingText(f))
 		}

@@ -6,6 +6,7 @@ package main
 //   - stderr carries messages: what was done (unless -q), warnings (always), errors (always), progress (on a terminal).
 //   - An error is one line "lethe: what was being done: why it failed", then "  try: …" where there is something to try.
 //   - No secret and no personal value in any of them.
+//   - What stores, databases and requests say is text here, and no command to the terminal: see visible.
 //   - Sizes are in powers of 1024 (MiB), durations rounded to what a person cares about.
 
 import (
@@ -16,9 +17,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/term"
@@ -50,7 +54,7 @@ func newTerminal(out, err io.Writer) *terminal {
 
 // Print writes what was asked for to stdout.
 func (t *terminal) Print(format string, args ...any) error {
-	_, err := fmt.Fprintf(t.out, format, args...)
+	_, err := io.WriteString(t.out, visible(fmt.Sprintf(format, args...)))
 	return err
 }
 
@@ -135,7 +139,7 @@ func (t *terminal) Progress(format string, args ...any) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	line := fmt.Sprintf(format, args...)
+	line := visible(fmt.Sprintf(format, args...))
 	if line != "" && time.Since(t.drawn) < 100*time.Millisecond {
 		return
 	}
@@ -151,7 +155,38 @@ func (t *terminal) write(format string, args ...any) {
 		fmt.Fprint(t.err, "\r\x1b[K")
 		t.line = ""
 	}
-	fmt.Fprintf(t.err, format, args...)
+	_, _ = io.WriteString(t.err, visible(fmt.Sprintf(format, args...))) // nowhere to say that it fails
+}
+
+// visible writes out what a terminal would obey or hide: a name, a key or a store's answer that moves the cursor must not
+// take away what stands above it. Lines and tabs stay.
+func visible(text string) string {
+	odd := func(r rune) bool { return r != '\n' && r != '\t' && !unicode.IsPrint(r) }
+	if utf8.ValidString(text) && !strings.ContainsFunc(text, odd) {
+		return text
+	}
+	var b strings.Builder
+	for len(text) > 0 {
+		r, n := utf8.DecodeRuneInString(text)
+		switch {
+		case r == utf8.RuneError && n == 1:
+			fmt.Fprintf(&b, `\x%02x`, text[0])
+		case odd(r):
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteString(text[:n])
+		}
+		text = text[n:]
+	}
+	return b.String()
+}
+
+// visibleWord is visible for what has to stay on one line.
+func visibleWord(word string) string {
+	if quoted := strconv.Quote(word); strings.Trim(quoted, `"`) != word {
+		return quoted
+	}
+	return word
 }
 
 // Ask reads a secret from the terminal, without echo. The terminal is asked even where stdin is a pipe.
