@@ -73,6 +73,11 @@ func TestScripts(t *testing.T) {
 				}
 			}
 			env.Setenv("HOME", env.WorkDir)
+			format1, err := filepath.Abs("testdata/format1")
+			if err != nil {
+				return err
+			}
+			env.Setenv("FORMAT1", format1)
 			bin := filepath.Join(env.WorkDir, ".bin")
 			if err := errors.Join(os.Mkdir(bin, 0o755), os.WriteFile(filepath.Join(bin, "traced"), []byte(traced), 0o755)); err != nil {
 				return err
