@@ -245,7 +245,7 @@ func (k *killedPurges) rounds(n int, random *rand.Rand, phases int) {
 		hit[phase.name]++
 	}
 	for _, phase := range killPhases[:phases] {
-		k.t.Logf("%-12s  %d purges killed", phase.name, hit[phase.name])
+		k.t.Logf("%-12s  %d killed", phase.name, hit[phase.name])
 		if hit[phase.name] < max(1, n/phases) {
 			k.t.Errorf("too few purges were killed in the phase %q", phase.name)
 		}
