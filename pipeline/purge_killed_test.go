@@ -196,10 +196,7 @@ func (k *killedPurges) kill(phase string, at storeCalls, random *rand.Rand) {
 	h.now = h.now.Add(11 * time.Minute) // the lease of the killed one has run out
 	h.purge(k.signer)
 	if got := h.state(k.signer) + h.verified(k.signer); got != k.state {
-		got, want := strings.SplitAfter(got, "\n"), strings.SplitAfter(k.state, "\n")
-		for len(got) > 0 && len(want) > 0 && got[0] == want[0] {
-			got, want = got[1:], want[1:]
-		}
+		got, want := apart(strings.SplitAfter(got, "\n"), strings.SplitAfter(k.state, "\n"))
 		k.t.Fatalf("%s: the store holds\n%.2000s\nnot\n%.2000s", what, got, want)
 	}
 	for at, got := range h.rowsByTime(k.signer) {
