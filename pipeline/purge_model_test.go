@@ -162,7 +162,7 @@ func TestWaysToEraseAgree(t *testing.T) {
 	server, db := pgtest.Server(t), s.database()
 	signer := signed(t)
 	worlds, changed, lost, kept := 0, 0, 0, 0
-	for seed := 24; seed < 25; seed++ {
+	for seed := range 25 {
 		c := rapid.Custom(drawPurgeCase).Example(1000 + seed)
 		if c == nil || len(c.requests) == 0 {
 			continue
