@@ -94,6 +94,7 @@ type BackupReport struct {
 	Recorded []string            `json:"recorded"` // refs of requests that are in the ledger since this run
 	Inbox    *InboxReport        `json:"inbox,omitempty"`
 	Missing  []string            `json:"missing_subjects"` // refs of requests whose person has no row (any more)
+	Unfit    []string            `json:"unfit_requests"`   // refs of requests whose key can be nobody's: they are not honoured
 	Text     int64               `json:"text_bytes"`
 	Bytes    int64               `json:"bytes"`          // of the snapshot's objects, in one store
 	Filters  int64               `json:"filter_bytes"`   // of those, the ones of filters
@@ -696,7 +697,7 @@ func (c BackupConfig) drift(plan *scrub.Plan, stores []*openStore) (drift []stri
 func (b *backup) report(drift []string) *BackupReport {
 	m := b.manifest
 	r := &BackupReport{Snapshot: m.ID, Dataset: m.Dataset, Started: m.Started, Finished: m.Finished,
-		Erasures: len(b.ledger.requests), Ledger: b.ledger.ledger.Head(), Recorded: append([]string{}, b.ledger.recorded...), Inbox: b.ledger.inbox, Missing: []string{}, Effects: []TableEffect{}, Drift: drift}
+		Erasures: len(b.ledger.requests), Ledger: b.ledger.ledger.Head(), Recorded: append([]string{}, b.ledger.recorded...), Inbox: b.ledger.inbox, Missing: []string{}, Unfit: append([]string{}, b.ledger.unfit...), Effects: []TableEffect{}, Drift: drift}
 	if drift == nil {
 		r.Drift = []string{} // JSON has lists, not null
 	}

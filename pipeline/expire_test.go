@@ -423,20 +423,23 @@ func twoWeeks(t *testing.T) *history {
 func (h *history) copyOf(t *testing.T) *history {
 	t.Helper()
 	c := *h
-	s := &site{t: t, url: h.url, operator: h.operator, public: h.public, private: h.private, to: h.to, holder: h.holder, rules: h.rules,
-		path: filepath.Join(t.TempDir(), "store")}
-	if err := os.CopyFS(s.path, os.DirFS(h.path)); err != nil {
+	path := filepath.Join(t.TempDir(), "store")
+	if err := os.CopyFS(path, os.DirFS(h.path)); err != nil {
 		t.Fatal(err)
 	}
-	d, err := dir.Open(s.path)
+	d, err := dir.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
-	s.store = d
-	c.site = s
+	c.site = h.elsewhere(t, d, path)
 	c.faulty = c.over(d)
 	return &c
+}
+
+// elsewhere is the site with another store that holds its repository.
+func (s *site) elsewhere(t *testing.T, in store.Store, path string) *site {
+	return &site{t: t, url: s.url, operator: s.operator, public: s.public, private: s.private, to: s.to, holder: s.holder, rules: s.rules, path: path, store: in}
 }
 
 var errKilled = errors.New("killed")

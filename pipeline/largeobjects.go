@@ -14,8 +14,9 @@ import (
 	"lethe/scrub/copytext"
 )
 
-// lostObjects finds the large objects that an erasure takes along: those whose number stood in a row that goes, or in a
-// column that is cut or redacted, and stands in no row that stays. It holds numbers of large objects, no other value.
+// lostObjects finds the large objects that rules take along, for an erased person or for everybody: those whose number stood
+// in a row that goes, or in a column that is cut or rewritten, and stands in no row that stays. It holds numbers of large
+// objects, no other value.
 type lostObjects struct {
 	mu         sync.Mutex
 	gone, kept map[uint32]struct{}
@@ -102,7 +103,7 @@ func (w *objectWatch) numbers(row []byte, to []uint32) []uint32 {
 	return to
 }
 
-// largeObjects stores every large object that no erasure takes along, as SQL text, in pieces cut between statements.
+// largeObjects stores every large object that no rule takes along, as SQL text, in pieces cut between statements.
 func (b *backup) largeObjects(ctx context.Context) error {
 	p := &part{Part: archive.Part{Kind: archive.LargeObjects, Name: string(archive.LargeObjects)}, pieces: make([][]*piece, 1)}
 	b.parts = append(b.parts, p)
@@ -133,9 +134,6 @@ func (b *backup) largeObjects(ctx context.Context) error {
 	}
 	return b.writer.Seal(piece, 0, p.slot(0))
 }
-
-// erasing reports whether this run erases anybody.
-func (b *backup) erasing() bool { return len(b.ledger.requests) > 0 }
 
 // objectFilter takes large objects out of the statements that make them. Texts are given to it in their order: one large
 // object may go on from text to text.

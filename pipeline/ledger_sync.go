@@ -27,6 +27,7 @@ type ledgerRun struct {
 	requests  []scrub.Request // to be honoured by this run
 	sequences []int64         // of their records; 0 in a dry run for those that are new
 	recorded  []string        // references that were new in this run
+	unfit     []string        // references of those whose key can be nobody's
 	inbox     *InboxReport    // nil where there is no inbox
 }
 

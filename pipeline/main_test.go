@@ -7,4 +7,9 @@ import (
 	"lethe/pipeline/pgtemp/pgtest"
 )
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(purgeProcess) != "" {
+		os.Exit(purgeAsOrdered(os.Stdin, os.Stderr))
+	}
+	os.Exit(pgtest.Run(m))
+}

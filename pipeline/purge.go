@@ -460,15 +460,7 @@ func (p *purge) seal(ctx context.Context) error {
 		var text []byte
 		return func(piece *storedPiece, rows []byte) error {
 			for _, u := range wanted.uses[piece] {
-				t, err := r.of(u)
-				if err != nil {
-					return err
-				}
-				hits, err := t.hits(rows)
-				if err != nil {
-					return err
-				}
-				list, err := t.variants(u, rows, hits, nil)
+				list, err := r.variants(u, rows, nil)
 				if err != nil {
 					return err
 				}
@@ -477,7 +469,7 @@ func (p *purge) seal(ctx context.Context) error {
 						continue
 					}
 					next := successor{gone: true}
-					if made := v.pieceText(text, piece.header, rows, hits); made != nil {
+					if made := v.pieceText(text, piece.header); made != nil {
 						text = made
 						object, err := sealers.seal(ctx, u.world, text, u.reposOf(v.in))
 						if err != nil {

@@ -147,9 +147,21 @@ func sameRows(t testing.TB, what string, want, got map[string][]string) {
 	}
 	for name, lines := range want {
 		if !slices.Equal(lines, got[name]) {
-			t.Errorf("%s: %q: %d lines, want %d, or other ones:\n got %.300q\nwant %.300q", what, name, len(got[name]), len(lines), got[name], lines)
+			a, b := apart(got[name], lines)
+			t.Errorf("%s: %q: %d lines, want %d, or other ones:\n got %.600q\nwant %.600q", what, name, len(got[name]), len(lines), a, b)
 		}
 	}
+}
+
+// apart is two lists without what they begin and end with alike.
+func apart(a, b []string) ([]string, []string) {
+	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	return a, b
 }
 
 // What is purged from a snapshot is what a backup with the same requests never stores.

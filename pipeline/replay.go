@@ -70,20 +70,11 @@ func (r *replay) rows(w *rewriter, o archive.Object, rows []byte) (left []byte, 
 	if piece == nil || !r.changes.uses[piece.uses[0]] {
 		return rows, 0, nil
 	}
-	u := piece.uses[0] // there is one world
-	t, err := w.of(u)
+	list, err := w.variants(piece.uses[0], rows, nil) // there is one world
 	if err != nil {
 		return nil, 0, err
 	}
-	hits, err := t.hits(rows)
-	if err != nil {
-		return nil, 0, err
-	}
-	list, err := t.variants(u, rows, hits, nil)
-	if err != nil {
-		return nil, 0, err
-	}
-	return list[0].appendRows(nil, rows, hits), list[0].dropped, nil // and one snapshot
+	return list[0].appendRows(nil), list[0].dropped, nil // and one snapshot
 }
 
 // text is rows for an object's whole text; nil where no row is left.

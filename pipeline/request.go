@@ -30,6 +30,7 @@ type judged struct {
 	known *archive.LedgerRequest // the record that says the same; nil where there is none yet
 	same  int                    // index of an earlier order of the same run that says the same, or -1
 	err   error                  // why it can't be recorded
+	unfit bool                   // err says that the key can be nobody's
 }
 
 // judge compares orders with the ledger and with each other. An order that says what a record says is that record; one
@@ -72,7 +73,7 @@ func (l *ledgerRun) judge(ctx context.Context, plan *scrub.Plan, server scrub.Qu
 		case !archive.ValidRef(o.Ref):
 			j.err = errors.New("the reference is not 1 to 128 letters, digits and . _ : / # + -, a letter or digit first")
 		case unfit[i] != nil:
-			j.err = unfit[i]
+			j.err, j.unfit = unfit[i], true
 		case o.Received.After(today.Add(24 * time.Hour)): // somewhere it is tomorrow already
 			j.err = errors.New("the day it was received is yet to come")
 		case len(j.key) == 0 || len(j.key) > archive.MaxKey:
@@ -150,6 +151,11 @@ func (c BackupConfig) honour(ctx context.Context, stores []*openStore, snap *vie
 		return nil, err
 	}
 	for i, j := range list {
+		if j.unfit { // by the server's word: what can be told without it, the check of the rules has told
+			c.warn(fmt.Sprintf("%s:%d: request %s is not recorded: %v", c.Rules.Path, c.Rules.Requests[i].Pos.Line, j.Ref, j.err))
+			l.unfit = append(l.unfit, j.Ref)
+			continue
+		}
 		if j.err != nil {
 			return nil, fail(configuration(j.err), "", "%s:%d: request %s", c.Rules.Path, c.Rules.Requests[i].Pos.Line, j.Ref)
 		}
@@ -193,8 +199,9 @@ func (l *ledgerRun) choose(ctx context.Context, plan *scrub.Plan, server scrub.Q
 			l.sequences = append(l.sequences, sequence)
 		}
 	}
+	l.unfit = append(l.unfit, strange...)
 	if n := len(strange); n > 0 {
-		l.c.warn(fmt.Sprintf("%d erasure requests reach nobody under this schema, since their keys can't be values of the key column: %s", n, few(strange)))
+		l.c.warn(fmt.Sprintf("%d erasure requests reach nobody under this schema, since their keys can't be values of the key column: %s. Where a key is wrong, record the right one under another reference", n, few(strange)))
 	}
 	return nil
 }
@@ -315,10 +322,11 @@ func Record(ctx context.Context, c RequestConfig) (report *RequestReport, err er
 			list, records = append(list, fresh...), append(records, make([]*archive.LedgerRequest, len(fresh))...)
 		}
 	}
-	others := l.recordedFor()
+	others, before := l.recordedFor(), map[subjectKey]string{}
 	report = &RequestReport{DryRun: c.DryRun, Requests: []RequestResult{}, Ledger: l.ledger.Head(), Inbox: l.inbox, Stores: resultsOf(l.stores, c.Unreachable)}
 	for i, j := range list {
-		report.Requests = append(report.Requests, l.resultOf(j, records[i], list[:i], others))
+		report.Requests = append(report.Requests, l.resultOf(j, records[i], before[subjectKey{j.Subject, j.key}], others))
+		before[subjectKey{j.Subject, j.key}] = j.Ref
 	}
 	if snap == nil || len(list) == 0 {
 		return report, nil
@@ -355,9 +363,9 @@ func (c BackupConfig) openLedgers(ctx context.Context, lost int64) (l *ledgerRun
 	return l, func() { l.Close(); letGo() }, nil
 }
 
-// resultOf says what became of an order; record is nil in a dry run where it is new. Orders that came before it in the same
-// run may be about the same person.
-func (l *ledgerRun) resultOf(j judged, record *archive.LedgerRequest, before []judged, others map[subjectKey][]*archive.LedgerRequest) RequestResult {
+// resultOf says what became of an order; record is nil in a dry run where it is new. before is the reference of an order of
+// the same run that is about the same person, or "".
+func (l *ledgerRun) resultOf(j judged, record *archive.LedgerRequest, before string, others map[subjectKey][]*archive.LedgerRequest) RequestResult {
 	result := RequestResult{Ref: j.Ref, Subject: j.Subject, New: j.known == nil}
 	received := j.Received
 	if received.IsZero() {
@@ -365,12 +373,8 @@ func (l *ledgerRun) resultOf(j judged, record *archive.LedgerRequest, before []j
 	}
 	if record != nil {
 		result.Sequence, received = record.Sequence, record.Received
-	} else {
-		for _, o := range before {
-			if o.Subject == j.Subject && o.key == j.key && o.Ref != j.Ref { // a dry run looks at few
-				result.Also = o.Ref
-			}
-		}
+	} else if before != j.Ref {
+		result.Also = before
 	}
 	result.Received = received.UTC().Format(time.DateOnly)
 	for _, other := range others[subjectKey{j.Subject, j.key}] {

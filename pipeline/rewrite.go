@@ -30,7 +30,9 @@ type tableRewriter struct {
 
 // variant is what becomes of a piece in some of the snapshots that have it.
 type variant struct {
-	in      []int // their numbers
+	in      []int  // their numbers
+	rows    []byte // the piece's
+	hits    []hit  // those of its rows that erasing reaches in some snapshot, whether in these or in others
 	out     []byte
 	ends    []int // where in out the rows end that stand in place of the hits
 	dropped int64
@@ -89,15 +91,26 @@ type rewritten struct {
 	after    []byte // empty where it was dropped
 }
 
-// variants decides about the rows of hits in each snapshot that has the piece, and joins those that come out alike. Each
-// row that changes is shown to tell.
-func (t *tableRewriter) variants(u *storedUse, rows []byte, hits []hit, tell func(rewritten)) (list []*variant, err error) {
+// variants decides about a piece's rows in each snapshot that has it, and joins those that come out alike: there is always
+// one. Each row that changes is shown to tell, unless that is nil.
+func (r *rewriter) variants(u *storedUse, rows []byte, tell func(rewritten)) (list []*variant, err error) {
+	t, err := r.of(u)
+	if err != nil {
+		return nil, err
+	}
+	hits, err := t.hits(rows)
+	if err != nil {
+		return nil, err
+	}
+	if len(hits) == 0 {
+		return []*variant{{in: u.in, rows: rows, same: true}}, nil
+	}
 	for _, n := range u.in {
 		scrubber, err := t.in(n)
 		if err != nil {
 			return nil, err
 		}
-		v := &variant{in: []int{n}, same: true}
+		v := &variant{in: []int{n}, rows: rows, hits: hits, same: true}
 		for _, h := range hits {
 			start := len(v.out)
 			row := rows[h.from:h.to]
@@ -128,14 +141,24 @@ func (t *tableRewriter) variants(u *storedUse, rows []byte, hits []hit, tell fun
 }
 
 // appendRows appends the piece's rows as a variant has them.
-func (v *variant) appendRows(dst, rows []byte, hits []hit) []byte {
+func (v *variant) appendRows(dst []byte) []byte {
 	at, start := 0, 0
-	for i, h := range hits {
-		dst = append(dst, rows[at:h.from]...)
+	for i, h := range v.hits {
+		dst = append(dst, v.rows[at:h.from]...)
 		dst = append(dst, v.out[start:v.ends[i]]...)
 		at, start = h.to, v.ends[i]
 	}
-	return append(dst, rows[at:]...)
+	return append(dst, v.rows[at:]...)
+}
+
+// pieceText makes an object's text of a piece's rows as a variant has them, in dst's memory where that suffices; nil where
+// no row is left.
+func (v *variant) pieceText(dst []byte, header string) []byte {
+	dst = v.appendRows(append(dst[:0], header...))
+	if len(dst) == len(header) {
+		return nil
+	}
+	return append(dst, copytext.Terminator...)
 }
 
 // rowCounts is what erasing does to rows.
@@ -202,18 +225,8 @@ func (s *stored) changes(ctx context.Context) (*changes, error) {
 		r := newRewriter()
 		return func(p *storedPiece, rows []byte) error {
 			for _, u := range wanted.uses[p] {
-				t, err := r.of(u)
-				if err != nil {
+				if _, err := r.variants(u, rows, c.counter(u, gone)); err != nil {
 					return err
-				}
-				hits, err := t.hits(rows)
-				if err != nil {
-					return err
-				}
-				if len(hits) > 0 {
-					if err := c.look(t, u, rows, hits, gone); err != nil {
-						return err
-					}
 				}
 			}
 			return nil
@@ -225,12 +238,12 @@ func (s *stored) changes(ctx context.Context) (*changes, error) {
 	return c, s.loseObjects(ctx, c, gone)
 }
 
-// look counts what happens to the rows of one piece.
-func (c *changes) look(t *tableRewriter, u *storedUse, rows []byte, hits []hit, gone lostNumbers) error {
+// counter counts what happens to the rows of one piece.
+func (c *changes) counter(u *storedUse, gone lostNumbers) func(rewritten) {
 	watch := newObjectWatch(objectColumns(&source.Relation{Name: u.table, Columns: u.columns}, u.world.catalog))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	_, err := t.variants(u, rows, hits, func(r rewritten) {
+	return func(r rewritten) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
 		c.uses[u] = true
 		snap := u.world.snapshots[r.snapshot]
 		key := effectKey{snap, u.table, r.cause.Request}
@@ -241,8 +254,7 @@ func (c *changes) look(t *tableRewriter, u *storedUse, rows []byte, hits []hit, 
 		if watch != nil {
 			gone.add(snap, watch.numbers(r.before, nil), watch.numbers(r.after, nil))
 		}
-	})
-	return err
+	}
 }
 
 // lostNumbers is which numbers of large objects rows have lost, by snapshot.
@@ -278,22 +290,14 @@ func (s *stored) loseObjects(ctx context.Context, c *changes, gone lostNumbers) 
 		r := newRewriter()
 		return func(p *storedPiece, rows []byte) error {
 			for _, u := range wanted.uses[p] {
-				t, err := r.of(u)
-				if err != nil {
-					return err
-				}
-				hits, err := t.hits(rows)
-				if err != nil {
-					return err
-				}
-				list, err := t.variants(u, rows, hits, nil)
+				list, err := r.variants(u, rows, nil)
 				if err != nil {
 					return err
 				}
 				watch := newObjectWatch(objectColumns(&source.Relation{Name: u.table, Columns: u.columns}, u.world.catalog))
 				for _, v := range list {
 					var kept []uint32
-					for left := v.appendRows(nil, rows, hits); len(left) > 0; {
+					for left := v.appendRows(nil); len(left) > 0; {
 						var row []byte
 						row, left = copytext.NextRow(left)
 						kept = watch.numbers(row, kept)
@@ -316,14 +320,4 @@ func (s *stored) loseObjects(ctx context.Context, c *changes, gone lostNumbers) 
 		}
 	}
 	return err
-}
-
-// pieceText makes an object's text of a piece's rows as a variant has them, in dst's memory where that suffices; nil where
-// no row is left.
-func (v *variant) pieceText(dst []byte, header string, rows []byte, hits []hit) []byte {
-	dst = v.appendRows(append(dst[:0], header...), rows, hits)
-	if len(dst) == len(header) {
-		return nil
-	}
-	return append(dst, copytext.Terminator...)
 }

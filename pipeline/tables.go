@@ -87,7 +87,7 @@ func (b *backup) table(ctx context.Context, rel source.Relation, p *part, rng in
 	if err != nil {
 		return err
 	}
-	if b.erasing() {
+	if len(b.ledger.requests) > 0 {
 		scrubber.Met = map[uint32]int64{}
 	}
 	s := &tableStream{
@@ -103,9 +103,7 @@ func (b *backup) table(ctx context.Context, rel source.Relation, p *part, rng in
 	if indexer != nil {
 		s.filter = newFiltering(b.plan.References(rel.Name), p, rng)
 	}
-	if b.erasing() {
-		s.watch = newObjectWatch(objectColumns(&rel, b.snap.Catalog))
-	}
+	s.watch = newObjectWatch(objectColumns(&rel, b.snap.Catalog))
 	s.begin()
 	n, err := b.snap.Copy(ctx, &rel, rel.Ranges[rng], s)
 	if err != nil {
@@ -142,7 +140,7 @@ type tableStream struct {
 	writer   *writer
 	indexer  *scrub.Indexer // collects keys for filter; nil where no reference leaves the table
 	filter   *filtering
-	watch    *objectWatch // nil unless rows that go may take large objects along
+	watch    *objectWatch // nil where no column holds large objects
 	part     *part
 	rng      int
 	header   string

@@ -213,31 +213,26 @@ func (v *verification) rows(r *rewriter, u *storedUse, rows []byte) error {
 	if u.world.plan.Tables[u.table] == nil {
 		return nil
 	}
-	t, err := r.of(u)
-	if err != nil {
-		return err
-	}
-	hits, err := t.hits(rows)
-	if err != nil || len(hits) == 0 {
-		return err
-	}
 	touched := map[int]int64{}
-	_, err = t.variants(u, rows, hits, func(w rewritten) {
+	list, err := r.variants(u, rows, func(w rewritten) {
 		touched[w.snapshot]++
 		problem := map[scrub.Action]string{scrub.Dropped: "should have been deleted", scrub.Redacted: "should have been redacted", scrub.Cleared: "still references a person"}[w.action]
 		v.note(foundKey{int(w.cause.Request), -1, u.table.String(), "", problem}, 1, u.world.snapshots[w.snapshot])
 	})
+	if err != nil {
+		return err
+	}
 	kept := int64(0)
 	for _, n := range u.in {
 		if u.world.search.Erased(n).Empty() {
 			continue
 		}
-		kept = max(kept, int64(len(hits))-touched[n])
+		kept = max(kept, int64(len(list[0].hits))-touched[n])
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.report.Kept += kept
-	return err
+	return nil
 }
 
 // search looks for values in a piece's rows.

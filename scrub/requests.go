@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"unicode/utf8"
 
 	"lethe/scrub/catalog"
@@ -38,7 +37,7 @@ func (p *Plan) Canonical(ctx context.Context, q Querier, reqs []Request) (keys [
 		canonical, err = server.canonical(ctx, s, canonical)
 		var refused *serverError
 		switch {
-		case errors.As(err, &refused) && strings.HasPrefix(refused.state, "22"): // data exception
+		case errors.As(err, &refused) && refused.refusesValue():
 			unfit[i] = fmt.Errorf("the key is no value of %s, says the server (SQLSTATE %s)", column, refused.state)
 		case err != nil:
 			return nil, nil, fmt.Errorf("reading the key of a request as a value of %s: %w", column, err)

@@ -483,6 +483,12 @@ func (e *serverError) Error() string {
 
 func (e *serverError) Unwrap() error { return e.err }
 
+// refusesValue says whether a type refused a text as no value of its own: a data exception, a constraint of a domain's, or
+// what types of extensions raise in their place.
+func (e *serverError) refusesValue() bool {
+	return strings.HasPrefix(e.state, "22") || strings.HasPrefix(e.state, "23") || e.state == "42601" || e.state == "P0001"
+}
+
 // withoutValues hides the text of server errors except of those classes that never quote values: connection, transaction
 // state, authorization, resources, intervention, system.
 func withoutValues(err error) error {

@@ -109,6 +109,8 @@ func (a *app) backup(ctx context.Context, dump string, full bool) error {
 		return &degradedError{fmt.Errorf("%d of %d stores failed", len(failed), len(report.Stores))}
 	case report.Inbox.Degraded():
 		return &degradedError{errors.New("requests of the inbox are not honoured yet")}
+	case len(report.Unfit) > 0:
+		return &degradedError{fmt.Errorf("%s not honoured, since the key can be nobody's: %s", count(int64(len(report.Unfit)), "erasure request"), few(report.Unfit))}
 	case len(report.Drift) > 0:
 		return &degradedError{errors.New("the schema has drifted from the rules")}
 	}

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -47,9 +49,9 @@ stored, at every snapshot of every store:
 
 A store that can't be asked may hold anything, so nothing is claimed beyond it; nor is it
 where a bucket keeps deleted files that may hold the person. OVERDUE: 30 days after the
-request was received a snapshot still holds the person, or may. GONE BY is the day on
-which the last such snapshot expires, if nobody purges before; it is left out where that
-can't be told. -v says what each request waits for until it can be closed.
+request was received a snapshot still holds the person, or may. HELD IN is how many such
+snapshots there are, in all stores together, and GONE BY the day on which the last of them
+expires, if nobody purges before; it is left out where that can't be told. -v says what each request waits for until it can be closed.
 
 No keys of people are printed, and no snapshot is decrypted beyond its manifest.`),
 		Example: `  lethe erasure list
@@ -140,25 +142,36 @@ func (a *app) printErasures(r *pipeline.Erasures) error {
 	if a.term.json {
 		return a.term.JSON(r)
 	}
-	if len(r.Requests) > 0 {
-		if err := a.term.Print("%4s  %-24s  %-10s  %-10s  %-10s  %-18s  %9s  %s\n", "NO", "REF", "SUBJECT", "RECEIVED", "DEADLINE", "STATE", "SNAPSHOTS", "GONE BY"); err != nil {
-			return err
-		}
-	}
 	dash := func(s string) string {
 		if s == "" {
 			return "-"
 		}
 		return s
 	}
-	over := 0
-	for _, e := range r.Requests {
-		state := string(e.Stage)
+	state := func(e *pipeline.Erasure) string {
 		if e.Overdue {
-			state += ", OVERDUE"
+			return string(e.Stage) + ", OVERDUE"
 		}
-		if err := a.term.Print("%4d  %-24s  %-10s  %-10s  %-10s  %-18s  %9d  %s\n", e.Sequence, dash(e.Ref), dash(e.Subject), dash(e.Received), dash(e.Deadline),
-			state, e.Unclean, dash(e.GoneBy)); err != nil {
+		return string(e.Stage)
+	}
+	ref, subject, stage := len("REF"), len("SUBJECT"), len("STATE")
+	for i := range r.Requests {
+		e := &r.Requests[i]
+		ref, subject, stage = max(ref, len(e.Ref)), max(subject, utf8.RuneCountInString(e.Subject)), max(stage, len(state(e)))
+	}
+	line := func(no, refText, subjectText, received, deadline, stageText, heldIn, goneBy string) error {
+		return a.term.Print("%4s  %-*s  %-*s  %-10s  %-10s  %-*s  %7s  %s\n", no, ref, refText, subject, subjectText, received, deadline, stage, stageText, heldIn, goneBy)
+	}
+	if len(r.Requests) > 0 {
+		if err := line("NO", "REF", "SUBJECT", "RECEIVED", "DEADLINE", "STATE", "HELD IN", "GONE BY"); err != nil {
+			return err
+		}
+	}
+	over := 0
+	for i := range r.Requests {
+		e := &r.Requests[i]
+		err := line(strconv.FormatInt(e.Sequence, 10), dash(e.Ref), dash(e.Subject), dash(e.Received), dash(e.Deadline), state(e), strconv.Itoa(e.Unclean), dash(e.GoneBy))
+		if err != nil {
 			return err
 		}
 		switch {

@@ -5,11 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,30 +16,8 @@ import (
 
 	"lethe/pipeline/pgtemp/pgtest"
 	"lethe/pipeline/store/s3/s3test"
+	"lethe/pipeline/store/storetest"
 )
-
-// rounds is how often a test of killed runs kills one: a sample in `make test`, as many as `make soak` says otherwise.
-// The seed is printed, and LETHE_SEED repeats a run.
-func rounds(t *testing.T, sample int) (int, *rand.Rand) {
-	t.Helper()
-	if s := os.Getenv("LETHE_KILLS"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		sample = n
-	}
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("LETHE_SEED"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		seed = n
-	}
-	t.Logf("LETHE_SEED=%d", seed)
-	return sample, rand.New(rand.NewPCG(seed, 0))
-}
 
 // workplace is a folder in which the lethe command is run as a process of its own.
 type workplace struct {
@@ -79,7 +55,7 @@ func (w *workplace) write(name, text string) {
 // TestKilledUploads kills backups to an S3 server at random moments. The next run finishes and sends at most what was on
 // its way again, and the newest snapshot that is listed always restores.
 func TestKilledUploads(t *testing.T) {
-	n, random := rounds(t, 6)
+	n, random := storetest.Rounds(t, 6)
 	ctx := context.Background()
 	pg := pgtest.Server(t)
 	db := pgtest.DBName(t)

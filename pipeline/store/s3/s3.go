@@ -139,24 +139,32 @@ func (s *Store) put(ctx context.Context, name string, data []byte) error {
 			return err
 		}
 	}
-	token := rand.Text()
-	attempts, err := s.send(ctx, name, data, token, exclusive)
-	switch status := statusOf(err); {
-	case err == nil && exclusive:
-		return nil
-	case err == nil:
-		return s.settle(ctx, name, token, errors.New("the file was taken away while it was being put"))
-	case ctx.Err() == nil && status == http.StatusPreconditionFailed:
-		// An attempt whose answer was lost may be the one that stands there.
-		return s.settle(ctx, name, token, errNothingThere)
-	case ctx.Err() == nil && status == http.StatusConflict:
-		return s.settle(ctx, name, token, s.cause(ctx, "put", attempts, err))
+	for again := false; ; again = true {
+		token := rand.Text()
+		attempts, err := s.send(ctx, name, data, token, exclusive)
+		switch status := statusOf(err); {
+		case err == nil && exclusive:
+			return nil
+		case err == nil:
+			return s.settle(ctx, name, token, errors.New("the file was taken away while it was being put"))
+		case ctx.Err() == nil && status == http.StatusPreconditionFailed:
+			// An attempt whose answer was lost may be the one that stands there.
+			err := s.settle(ctx, name, token, errNothingThere)
+			if !errors.Is(err, errNothingThere) || !exclusive {
+				return err
+			}
+			// It was deleted just now; or in a bucket with versions some services, not Amazon, hold the name of what was
+			// deleted to be taken. A run that was killed between a signature and its file has to put another one there.
+			exclusive = !again
+			continue
+		case ctx.Err() == nil && status == http.StatusConflict:
+			return s.settle(ctx, name, token, s.cause(ctx, "put", attempts, err))
+		}
+		return s.cause(ctx, "put", attempts, err)
 	}
-	return s.cause(ctx, "put", attempts, err)
 }
 
-var errNothingThere = errors.New("the service refuses the name as taken, and says that nothing is there: it was deleted meanwhile, or, in a bucket with versions, what was deleted still holds it\n" +
-	"  try: the run again; if it happens again, end the old versions below the prefix")
+var errNothingThere = errors.New("the service refuses the name as taken, and says that nothing is there")
 
 // settle says whether the file that is there is the one that was put with token, and otherwise if there is none.
 func (s *Store) settle(ctx context.Context, name, token string, otherwise error) error {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"lethe/pipeline/store"
 )
@@ -40,6 +41,8 @@ type Fault struct {
 	alter  func([]byte) []byte                                 // of what Get returns
 	cut    *cut
 	hidden bool
+	amid   time.Duration // kill the process so long after the call began
+	kills  bool          // and once it is done
 }
 
 type cut struct {
@@ -241,7 +244,7 @@ func (f *Faulty) Put(ctx context.Context, name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	return f.end(Put, name, faults, f.beneath.Put(ctx, name, data))
+	return f.end(Put, name, faults, do(faults, func() error { return f.beneath.Put(ctx, name, data) }))
 }
 
 func (f *Faulty) Delete(ctx context.Context, name string) error {
@@ -249,7 +252,7 @@ func (f *Faulty) Delete(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	return f.end(Delete, name, faults, f.beneath.Delete(ctx, name))
+	return f.end(Delete, name, faults, do(faults, func() error { return f.beneath.Delete(ctx, name) }))
 }
 
 func (f *Faulty) Stat(ctx context.Context, name string) (store.Info, error) {
