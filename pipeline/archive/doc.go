@@ -7,7 +7,7 @@
 //
 // # The format in short
 //
-// This is version 1, which is not frozen yet. docs/format.md tells all of it, with the way to restore by hand.
+// This is version 1, which is frozen. docs/format.md tells all of it, with the way to restore by hand.
 //
 //	lethe.json                 {"format":"lethe","version":1,"repository":ID}; not secret, not signed
 //	keys/0001.age              age(JSON): piece-id key and strategy key              + .minisig; the highest number counts
