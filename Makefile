@@ -29,7 +29,7 @@ test:
 	$(GO) build -C $(TOOLS) -o $(CURDIR)/bin/ github.com/versity/versitygw/cmd/versitygw
 	LETHE_VERSITYGW=$(CURDIR)/bin/versitygw $(GO) test -race -timeout 20m ./...
 
-# `make test` kills a few.
+# `make test` kills a few. A purge is killed so often altogether, in each of its phases in turn.
 KILLS ?= 50
 soak:
 	.ci/deps test
