@@ -27,7 +27,7 @@ demo: build
 test:
 	.ci/deps test
 	$(GO) build -C $(TOOLS) -o $(CURDIR)/bin/ github.com/versity/versitygw/cmd/versitygw
-	LETHE_VERSITYGW=$(CURDIR)/bin/versitygw $(GO) test -race -timeout 20m ./...
+	LETHE_VERSITYGW=$(CURDIR)/bin/versitygw $(GO) test -race -timeout 40m ./...
 
 # `make test` kills a few. A purge is killed so often altogether, in each of its phases in turn.
 KILLS ?= 50
