@@ -144,7 +144,8 @@ func (h *history) times() (list []string) {
 	return slices.Compact(list)
 }
 
-// TestPurgeKilled kills a purge before each of its calls of the store in turn (make soak; otherwise before every fourth).
+// TestPurgeKilled kills a purge before each of its calls of the store in turn (make soak; otherwise before every sixth, since
+// every phase takes six).
 // Every listed snapshot is whole all the time, none is lost, and the run that follows ends where an uninterrupted one does.
 func TestPurgeKilled(t *testing.T) {
 	start := purgeHistory(t)
@@ -159,7 +160,7 @@ func TestPurgeKilled(t *testing.T) {
 	}
 	want := full.state(signer)
 	reached := map[string]int{}
-	step, first := 4, 1+rand.IntN(4)
+	step, first := 6, 1+rand.IntN(6)
 	if os.Getenv("LETHE_KILLS") != "" {
 		step, first = 1, 1
 	}
