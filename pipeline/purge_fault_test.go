@@ -144,9 +144,9 @@ func (h *history) times() (list []string) {
 	return slices.Compact(list)
 }
 
-// TestPurgeKilled kills a purge before each of its calls of the store in turn (make soak; otherwise before every sixth, since
-// every phase takes six).
-// Every listed snapshot is whole all the time, none is lost, and the run that follows ends where an uninterrupted one does.
+// TestPurgeKilled kills a purge before each of its calls of the store in turn (make soak; otherwise before every sixth: no
+// phase takes fewer). Every listed snapshot is whole all the time, none is lost, and the run that follows ends where an
+// uninterrupted one does.
 func TestPurgeKilled(t *testing.T) {
 	start := purgeHistory(t)
 	signer := signed(t)
