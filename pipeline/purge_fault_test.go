@@ -48,11 +48,12 @@ func purgeHistory(t *testing.T) *history {
 	t.Helper()
 	h := newHistory(t, fewPeople)
 	h.rules = withoutRequests(fewPeopleRules)
-	for _, sql := range []string{"", "UPDATE posts SET user_id = 8 WHERE id = 6; DELETE FROM posts WHERE id = 306; INSERT INTO posts VALUES (1001, 7, 'late')", "UPDATE users SET name = 'x' WHERE id = 12"} {
+	for i, sql := range []string{"", "UPDATE posts SET user_id = 8 WHERE id = 6; DELETE FROM posts WHERE id = 306; INSERT INTO posts VALUES (1001, 7, 'late')", "UPDATE users SET name = 'x' WHERE id = 12"} {
 		if err := pgtest.Server(t).Exec(context.Background(), h.database(), sql); err != nil {
 			t.Fatal(err)
 		}
-		h.backup()
+		h.now = time.Now().Add(time.Duration(i-3) * time.Hour) // two of one second would be one in times
+		h.backupNow()
 	}
 	h.recordAll(fewPeopleRules, h.store)
 	h.now = time.Now().Add(time.Minute)
