@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"lethe/pipeline/archive"
@@ -65,21 +66,23 @@ func CompareLedgers(reports []*CheckReport) {
 
 // ledger checks the chain, what is sealed beside it, and all that names a record of it. It goes on after each problem.
 func (c *CheckConfig) ledger(ctx context.Context, r *CheckReport, heads []knownHead) error {
-	p := &ledgerPlace{r: c.Repository, untrusted: map[int64]error{}, files: ledgerFiles{sealed: map[int64][]string{}}}
-	there, last, err := p.listed(ctx)
+	files, err := c.Repository.listLedger(ctx)
 	if err != nil {
 		return err
 	}
-	r.Ledger = &CheckedLedger{Records: len(there), digests: map[int64]string{}}
+	p := &ledgerPlace{r: c.Repository, untrusted: map[int64]error{}, files: files}
+	last := files.last
+	r.Ledger = &CheckedLedger{Records: len(files.records), digests: map[int64]string{}}
 	p.Records = make([]LedgerEntry, last)
 	bad := func(name, problem string) { r.Problems = append(r.Problems, Problem{File: name, Problem: problem}) }
+	there := func(n int64) bool { _, ok := files.records[n]; return ok }
 	for n := int64(1); n <= last; n++ {
 		to := n
-		for to < last && !there[to] && !there[to+1] {
+		for to < last && !there(to) && !there(to+1) {
 			to++
 		}
 		switch {
-		case there[n]:
+		case there(n):
 		case to > n:
 			bad(archive.RecordName(n), fmt.Sprintf("is missing with all up to record %d, and there are later ones", to))
 			n = to
@@ -87,10 +90,13 @@ func (c *CheckConfig) ledger(ctx context.Context, r *CheckReport, heads []knownH
 			bad(archive.RecordName(n), "is missing, and there are later ones")
 		}
 	}
-	if err := c.records(ctx, p, there, bad); err != nil {
+	if err := c.records(ctx, p, bad); err != nil {
 		return err
 	}
-	p.checkChain(bad)
+	p.verifyChain(func(e *LedgerEntry, err error) {
+		name := archive.RecordName(e.Sequence)
+		bad(name, strings.TrimPrefix(reason(err), name+" ")) // the report has it beside
+	})
 	for i := range p.Records {
 		if e := &p.Records[i]; e.Digest != "" {
 			r.Ledger.digests[e.Sequence] = e.Digest
@@ -126,27 +132,12 @@ func entryOf(records []LedgerEntry, sequence int64) *LedgerEntry {
 	return &records[sequence-1]
 }
 
-// listed is which records the place has, and the last of them; what is sealed is noted.
-func (p *ledgerPlace) listed(ctx context.Context) (there map[int64]bool, last int64, err error) {
-	there = map[int64]bool{}
-	err = p.r.Store.List(ctx, archive.LedgerPrefix, func(i store.Info) error {
-		if n, ok := archive.RecordOf(i.Name); ok {
-			there[n] = true
-			last = max(last, n)
-		} else if n, readers, ok := archive.SealedOf(i.Name); ok {
-			p.files.sealed[n] = append(p.files.sealed[n], readers)
-		}
-		return nil
-	})
-	return there, last, err
-}
-
 // records reads every record that is there, each for itself.
-func (c *CheckConfig) records(ctx context.Context, p *ledgerPlace, there map[int64]bool, bad func(name, problem string)) error {
+func (c *CheckConfig) records(ctx context.Context, p *ledgerPlace, bad func(name, problem string)) error {
 	var list []int
 	for i := range p.Records {
 		p.Records[i].Sequence = int64(i) + 1
-		if there[int64(i)+1] {
+		if _, ok := p.files.records[int64(i)+1]; ok {
 			list = append(list, i)
 		}
 	}
@@ -171,45 +162,6 @@ func (c *CheckConfig) records(ctx context.Context, p *ledgerPlace, there map[int
 		}
 	}
 	return nil
-}
-
-// checkChain is chain for a ledger of which some records may be missing or unreadable: those have no digest.
-func (p *ledgerPlace) checkChain(bad func(name, problem string)) {
-	previous, known := archive.NoDigest, true
-	for i := range p.Records {
-		e := &p.Records[i]
-		name := archive.RecordName(e.Sequence)
-		if e.Digest == "" {
-			known = false
-			continue
-		}
-		if known && e.Previous != previous {
-			bad(name, "does not follow the record before it: one of them was changed or exchanged")
-		}
-		previous, known = e.Digest, true
-		if e.Kind != archive.ClosedRecord {
-			continue
-		}
-		switch closes := &p.Records[e.Closes-1]; {
-		case closes.Digest == "": // told already
-		case closes.Kind != archive.RequestRecord || closes.Closed:
-			bad(name, fmt.Sprintf("closes record %d, which is no open request", e.Closes))
-		default:
-			closes.Closed = true
-		}
-	}
-	vouched := false
-	for i := len(p.Records) - 1; i >= 0; i-- {
-		e := &p.Records[i]
-		switch {
-		case e.Digest == "":
-			vouched = false // what is before it is not what the adopted record was about, for all that can be told
-		case e.Signer == archive.PublicKey{} && !vouched:
-			bad(archive.RecordName(e.Sequence), reason(p.untrusted[e.Sequence]))
-		case e.Signer != archive.PublicKey{} && e.Kind == archive.AdoptedRecord:
-			vouched = true
-		}
-	}
 }
 
 // sealed opens what is sealed of every request that nothing closes.

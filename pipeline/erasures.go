@@ -280,14 +280,26 @@ func (c *ErasuresConfig) unite(ctx context.Context, keepers []*keeper, report *E
 			places = append(places, k.ledger)
 		}
 	}
+	ledger := longest(places)
+	if err := ledger.Holds(c.Expect); err != nil {
+		return nil, fail(err, "lethe help ledger tells what to do", "compare the ledger with the head that was expected, %s", c.Expect)
+	}
+	for _, k := range keepers {
+		if n := len(ledger.Records) - len(ledgerOf(k).Records); k.err == nil && n > 0 {
+			report.Notes = append(report.Notes, fmt.Sprintf("the ledger in %s lacks the last %d of %d records; the next backup brings them", k.r.Store, n, len(ledger.Records)))
+		}
+	}
+	return ledger, nil
+}
+
+// longest is the longest ledger of several places, with the requests that any of them could read; one without records
+// where there is none.
+func longest(places []*ledgerPlace) *Ledger {
 	ledger := &Ledger{}
 	for _, p := range places {
 		if len(p.Records) > len(ledger.Records) {
 			ledger = &p.Ledger
 		}
-	}
-	if err := ledger.Holds(c.Expect); err != nil {
-		return nil, fail(err, "lethe help ledger tells what to do", "compare the ledger with the head that was expected, %s", c.Expect)
 	}
 	for i := range ledger.Records {
 		e := &ledger.Records[i]
@@ -297,12 +309,7 @@ func (c *ErasuresConfig) unite(ctx context.Context, keepers []*keeper, report *E
 			}
 		}
 	}
-	for _, k := range keepers {
-		if n := len(ledger.Records) - len(ledgerOf(k).Records); k.err == nil && n > 0 {
-			report.Notes = append(report.Notes, fmt.Sprintf("the ledger in %s lacks the last %d of %d records; the next backup brings them", k.r.Store, n, len(ledger.Records)))
-		}
-	}
-	return ledger, nil
+	return ledger
 }
 
 func ledgerOf(k *keeper) *Ledger {

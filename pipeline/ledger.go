@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 
@@ -120,20 +119,19 @@ type ledgerPlace struct {
 
 // ledgerFiles is what a place lists.
 type ledgerFiles struct {
-	records    int                // 1 to records, without gaps
+	records    map[int64]struct{} // by sequence
+	last       int64              // the highest sequence of a record; 0 where there is none
 	signatures map[int64]struct{} // by sequence
 	sealed     map[int64][]string // by sequence: the readers for whom it is sealed
 }
 
-// listLedger lists the ledger's files. A gap is an error.
+// listLedger lists the ledger's files.
 func (r *Repository) listLedger(ctx context.Context) (ledgerFiles, error) {
-	f := ledgerFiles{signatures: map[int64]struct{}{}, sealed: map[int64][]string{}}
-	there := map[int64]struct{}{}
-	last := int64(0)
+	f := ledgerFiles{records: map[int64]struct{}{}, signatures: map[int64]struct{}{}, sealed: map[int64][]string{}}
 	err := r.Store.List(ctx, archive.LedgerPrefix, func(i store.Info) error {
 		if n, ok := archive.RecordOf(i.Name); ok {
-			there[n] = struct{}{}
-			last = max(last, n)
+			f.records[n] = struct{}{}
+			f.last = max(f.last, n)
 		} else if n, ok := archive.RecordOf(strings.TrimSuffix(i.Name, archive.SignatureSuffix)); ok {
 			f.signatures[n] = struct{}{}
 		} else if n, readers, ok := archive.SealedOf(i.Name); ok {
@@ -141,20 +139,17 @@ func (r *Repository) listLedger(ctx context.Context) (ledgerFiles, error) {
 		}
 		return nil
 	})
-	if err != nil {
-		return f, err
-	}
-	f.records = len(there)
-	if int64(f.records) < last {
-		n := int64(1)
-		for ; ; n++ {
-			if _, ok := there[n]; !ok {
-				break
-			}
+	return f, err
+}
+
+// gap is the first record that is missing although there are later ones, or 0.
+func (f *ledgerFiles) gap() int64 {
+	for n := int64(1); n <= f.last; n++ {
+		if _, ok := f.records[n]; !ok {
+			return n
 		}
-		return f, integrity(fmt.Errorf("record %d is missing (%s), and there are later ones", n, archive.RecordName(n)))
 	}
-	return f, nil
+	return 0
 }
 
 const (
@@ -174,9 +169,12 @@ func (r *Repository) readLedger(ctx context.Context, ids *archive.Identities, kn
 	if p.files, err = r.listLedger(ctx); err != nil {
 		return nil, err
 	}
-	p.Records = make([]LedgerEntry, p.files.records)
+	if n := p.files.gap(); n > 0 {
+		return nil, integrity(fmt.Errorf("record %d is missing (%s), and there are later ones", n, archive.RecordName(n)))
+	}
+	p.Records, p.files.records = make([]LedgerEntry, p.files.last), nil // all of them are there
 	var list []int
-	look := looksAt(p.files.records, known)
+	look := looksAt(len(p.Records), known)
 	for i := range p.Records {
 		if look(i) {
 			list = append(list, i)
@@ -268,41 +266,59 @@ func (p *ledgerPlace) record(ctx context.Context, i int) error {
 }
 
 // chain makes sure that each record follows the one before and is believed, and finds out which requests are closed.
-func (p *ledgerPlace) chain() error {
-	previous := archive.NoDigest
+func (p *ledgerPlace) chain() (err error) {
+	p.verifyChain(func(_ *LedgerEntry, problem error) {
+		if err == nil {
+			err = problem
+		}
+	})
+	return err
+}
+
+// verifyChain shows bad what does not hold in the chain, from its beginning, and then the records that nobody is to be
+// believed for: a record is signed by somebody who is trusted, or stands before an adopted one that is, whose signer has
+// read the chain up to there. It marks the requests that are closed. A record without a digest is missing or could not be
+// read: what that does to others is not told again.
+func (p *ledgerPlace) verifyChain(bad func(*LedgerEntry, error)) {
+	broken := func(e *LedgerEntry, format string, args ...any) {
+		bad(e, integrity(fmt.Errorf("%s %s", archive.RecordName(e.Sequence), fmt.Sprintf(format, args...))))
+	}
+	previous, known := archive.NoDigest, true
 	for i := range p.Records {
 		e := &p.Records[i]
-		if e.Previous != previous {
-			return integrity(fmt.Errorf("%s does not follow the record before it: one of them was changed or exchanged", archive.RecordName(e.Sequence)))
+		if e.Digest == "" {
+			known = false
+			continue
 		}
-		previous = e.Digest
+		if known && e.Previous != previous {
+			broken(e, "does not follow the record before it: one of them was changed or exchanged")
+		}
+		previous, known = e.Digest, true
 		if e.Kind != archive.ClosedRecord {
 			continue
 		}
-		closes := &p.Records[e.Closes-1] // before it, as ReadRecord has checked
-		if closes.Kind != archive.RequestRecord || closes.Closed {
-			return integrity(fmt.Errorf("%s closes record %d, which is no open request", archive.RecordName(e.Sequence), e.Closes))
+		switch closes := &p.Records[e.Closes-1]; { // before it, as ReadRecord has checked
+		case closes.Digest == "":
+		case closes.Kind != archive.RequestRecord || closes.Closed:
+			broken(e, "closes record %d, which is no open request", e.Closes)
+		default:
+			closes.Closed = true
 		}
-		closes.Closed = true
 	}
-	return p.believed()
-}
-
-// believed makes sure that every record is signed by somebody who is trusted, or stands before an adopted one that is: its
-// signer has read the chain up to there, and each record names the digest of the one before.
-func (p *ledgerPlace) believed() error {
-	none := archive.PublicKey{}
-	for _, e := range slices.Backward(p.Records) {
-		switch {
-		case e.Signer == none && p.untrusted[e.Sequence] != nil:
-			return p.untrusted[e.Sequence]
-		case e.Signer == none:
-			return integrity(fmt.Errorf("%s is signed by nobody who is trusted", archive.RecordName(e.Sequence)))
+	nobody, vouched := archive.PublicKey{}, false
+	for i := len(p.Records) - 1; i >= 0; i-- {
+		switch e := &p.Records[i]; {
+		case e.Digest == "":
+			vouched = false // what is before it is not what the adopted record was about, for all that can be told
+		case e.Signer == nobody && vouched:
+		case e.Signer == nobody && p.untrusted[e.Sequence] != nil:
+			bad(e, p.untrusted[e.Sequence])
+		case e.Signer == nobody:
+			broken(e, "is signed by nobody who is trusted")
 		case e.Kind == archive.AdoptedRecord:
-			return nil
+			vouched = true
 		}
 	}
-	return nil
 }
 
 // open reads the sealed request of a record that needs one. Of several, sealed for different readers, one that ids open

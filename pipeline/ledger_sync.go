@@ -328,7 +328,6 @@ func (l *ledgerRun) putRecord(ctx context.Context, to *ledgerPlace, e *LedgerEnt
 		return err
 	}
 	to.files.signatures[e.Sequence] = struct{}{}
-	to.files.records++
 	to.Records = append(to.Records, *e)
 	return nil
 }
