@@ -75,7 +75,8 @@ type storedSnapshot struct {
 	newer     int   // snapshots of the store that are newer
 	leaving   bool  // it is not listed any more, and its objects are about to go
 	started   time.Time
-	successor bool // a purge wrote it
+	successor bool   // a purge wrote it
+	rules     string // the digest of those by which it honours what it honours
 	met       []archive.Met
 }
 
@@ -150,7 +151,11 @@ func (c *ErasuresConfig) look(ctx context.Context) (*erasuresLook, error) {
 			}
 		}
 	}
+	claimed := slices.ContainsFunc(report.Requests, func(q Erasure) bool { return q.Stage == Purged || q.Stage == Verified })
 	for _, k := range keepers {
+		if n := k.byOtherRules(); k.err == nil && n > 0 && claimed {
+			report.Notes = append(report.Notes, fmt.Sprintf("%d of %d snapshots in %s have erased by other rules than the newest: where today's reach further, they may hold what counts as purged here; the next purge looks at them again", n, len(k.snapshots), k.r.Store))
+		}
 		if k.err == nil && k.unseen != nil {
 			report.Notes = append(report.Notes, fmt.Sprintf("whether %s keeps deleted files is not known: %v", k.r.Store, k.unseen))
 		}
@@ -179,7 +184,7 @@ func (k *keeper) read(ctx context.Context, ids *archive.Identities, report *Eras
 		case err != nil:
 			return err
 		default:
-			s.started, s.successor, s.met = m.Started, len(m.Supersedes) > 0, m.Met
+			s.started, s.successor, s.rules, s.met = m.Started, len(m.Supersedes) > 0, m.Rules.ErasedBy(), m.Met
 			if s.honour = sequenceOf(m.Ledger); m.Ledger != nil {
 				k.heads = append(k.heads, m.Ledger)
 			}
@@ -201,6 +206,16 @@ func (k *keeper) read(ctx context.Context, ids *archive.Identities, report *Eras
 		}
 	}
 	return k.readHidden(ctx, ids)
+}
+
+// byOtherRules counts the snapshots that honour requests by other rules than the newest has.
+func (k *keeper) byOtherRules() (n int) {
+	for _, s := range k.snapshots {
+		if s.honour > 0 && !s.leaving && s.rules != k.snapshots[0].rules {
+			n++
+		}
+	}
+	return n
 }
 
 // readHidden finds what the store keeps of deleted files, where it is one that may keep them.

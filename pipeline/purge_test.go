@@ -341,9 +341,29 @@ func TestPurgeByRulesThatChanged(t *testing.T) {
 	if n := len(grepped(s.rowsIn(s.store, first, signer.Public()), "motto 7.")); n != 1 {
 		t.Fatalf("the motto, which no rule names, is in %d tables", n)
 	}
+	notes := func() string {
+		t.Helper()
+		list, err := pipeline.ListErasures(context.Background(), pipeline.ErasuresConfig{Repositories: s.purging(signer, s.store).Repositories, Readers: s.holder, Now: time.Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stage := list.Requests[0].Stage; stage != pipeline.Purged {
+			t.Errorf("the request is %s", stage)
+		}
+		return strings.Join(list.Notes, "\n")
+	}
+	if said := notes(); said != "" {
+		t.Errorf("the list says %q", said)
+	}
 	s.rules = strings.Replace(s.rules, "{value: nobody}", "{value: nobody}, motto: clear", 1)
 	s.backup()
+	if said := notes(); !strings.HasPrefix(said, "1 of 2 snapshots in ") || !strings.Contains(said, "by other rules than the newest") {
+		t.Errorf("the list says %q of a snapshot that other rules were for", said)
+	}
 	report := purge(t, s.purging(signer, s.store))
+	if said := notes(); said != "" {
+		t.Errorf("after the next purge the list says %q", said)
+	}
 	if len(report.Stores[0].Successors) != 1 || report.Stores[0].Clean != 1 {
 		t.Fatalf("%+v", report.Stores[0])
 	}

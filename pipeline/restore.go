@@ -163,6 +163,10 @@ func (r *restore) later(ctx context.Context) ([]erasure, error) {
 		return nil, fail(err, "restore from a store whose ledger is whole. If there is none left, --without-ledger restores what the snapshot holds, with everybody who was erased since: erase them again by hand before anybody uses it",
 			"find out who was erased since")
 	}
+	if r.c.Until > 0 && r.m.Ledger != nil && r.m.Ledger.Sequence > r.c.Until {
+		r.omit("the snapshot itself honours the ledger up to record %d: whom the records after %d are about is not in it, and no restore of it brings them back; only an older snapshot can",
+			r.m.Ledger.Sequence, r.c.Until)
+	}
 	var requests []*archive.LedgerRequest
 	for _, q := range ledger.After(r.m.Ledger) {
 		if r.c.Until > 0 && q.Sequence > r.c.Until {

@@ -143,6 +143,9 @@ No backup runs meanwhile. A run that is killed has lost nothing: run it again.`)
 }
 
 func (a *app) erasurePurge(ctx context.Context, f *purgeFlags) error {
+	if a.term.json && !a.dryRun && !f.yes {
+		return usage("--yes with it, after lethe erasure purge -n has been looked at; or leave --json out, to be shown what goes and asked", "--json asks nobody")
+	}
 	h, err := a.holder(ctx, &f.holderFlags, !a.dryRun)
 	if err != nil {
 		return err

@@ -85,7 +85,9 @@ func lost(err error) bool {
 }
 
 // withoutValues returns err such that no row's value is in its text: the server quotes the offending value in data
-// exceptions and constraint violations (SQLSTATE classes 22 and 23).
+// exceptions and constraint violations (SQLSTATE classes 22 and 23), and functions of the database's own may do so in
+// what they raise: P0001, or codes of their own, for which the standard leaves the classes from I on. XX is the server's own
+// trouble, such as a damaged page.
 func withoutValues(err error) error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
@@ -94,7 +96,7 @@ func withoutValues(err error) error {
 	if pg.Code == stateUntranslatable {
 		return err // it quotes one character, which one has to know
 	}
-	if strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23") {
+	if len(pg.Code) != 5 || strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23") || pg.Code[0] >= 'I' && pg.Code[:2] != "XX" {
 		return &valueError{pg.Code}
 	}
 	return err

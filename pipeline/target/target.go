@@ -885,10 +885,10 @@ func withoutValues(err error) error {
 	}
 	clean := &pgconn.PgError{Severity: pgErr.Severity, Code: pgErr.Code, Message: pgErr.Message, SchemaName: pgErr.SchemaName,
 		TableName: pgErr.TableName, ColumnName: pgErr.ColumnName, ConstraintName: pgErr.ConstraintName}
-	switch class := pgErr.Code[:2]; {
+	switch code := pgErr.Code; {
 	// Data exceptions and constraint violations quote values in their messages, and so may what functions of the
 	// database raise: P0001, or codes of their own, for which the standard leaves the classes from I on.
-	case class == "22", class == "23", class[0] >= 'I' && class != "XX":
+	case len(code) != 5, code[:2] == "22", code[:2] == "23", code[0] >= 'I' && code[:2] != "XX":
 		where := strings.TrimSpace(strings.Join([]string{pgErr.SchemaName, pgErr.TableName, pgErr.ColumnName, pgErr.ConstraintName}, " "))
 		if line := copyLine(pgErr.Where); line != "" {
 			where = strings.TrimSpace(where + " " + line)
