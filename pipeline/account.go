@@ -69,9 +69,16 @@ func (p *purge) end(ctx context.Context, s *purgeStore) error {
 		if err != nil {
 			return err
 		}
-		_, news := s.repo.Store.(store.Versioned)
-		news = news && honoured > 0
-		if n := len(accounts); n == 0 && !news || n > 0 && accounts[n-1].Swept != nil && accounts[n-1].Swept.All() && (!news || accounts[n-1].Swept.Honoured >= honoured) {
+		told := int64(0) // up to where the last account says that no deleted file is left
+		if n := len(accounts); n > 0 {
+			last := accounts[n-1].Swept
+			if last == nil || !last.All() {
+				told = -1
+			} else {
+				told = last.Honoured
+			}
+		}
+		if _, keeps := s.repo.Store.(store.Versioned); told >= 0 && (!keeps || told >= honoured) {
 			return nil
 		}
 	}

@@ -512,16 +512,8 @@ func (a *adoption) resealExpiring(ctx context.Context, s *adoptedStore) error {
 			return err
 		}
 		a.changed = true
-		for _, f := range []struct {
-			suffix string
-			data   []byte
-		}{{archive.SignatureSuffix, sig}, {"", data}} {
-			if err := s.lease.stands(); err != nil {
-				return err
-			}
-			if err := s.ledger.putAnew(ctx, expiredName(next)+f.suffix, f.data); err != nil {
-				return err
-			}
+		if err := s.repo.putExpiring(ctx, next, data, sig, s.lease); err != nil {
+			return err
 		}
 		if err := s.drop(ctx, file); err != nil {
 			return err
@@ -590,7 +582,7 @@ func (a *adoption) writeKeys(ctx context.Context, s *adoptedStore) error {
 		return nil
 	}
 	if f.next > archive.MaxKeys {
-		return fmt.Errorf("there is no number left for another key file")
+		return errors.New("there is no number left for another key file")
 	}
 	data, err := archive.WriteKeys(a.id, a.operator, a.recipients)
 	if err != nil {

@@ -553,23 +553,8 @@ func (r *Repository) retire(ctx context.Context, id string, lease *held) error {
 	if err != nil {
 		return fail(err, "", "read the manifest of %s", id)
 	}
-	for _, f := range []struct {
-		suffix string
-		data   []byte
-	}{{archive.SignatureSuffix, sig}, {"", data}} {
-		if err := lease.stands(); err != nil {
-			return err
-		}
-		file := expiredName(id) + f.suffix
-		err := store.PutSame(ctx, r.Store, file, f.data)
-		if errors.Is(err, store.ErrExists) { // a copy that went wrong; the snapshot itself is still listed
-			if err = r.Store.Delete(ctx, file); err == nil {
-				err = r.Store.Put(ctx, file, f.data)
-			}
-		}
-		if err != nil {
-			return err
-		}
+	if err := r.putExpiring(ctx, id, data, sig, lease); err != nil {
+		return err
 	}
 	if err := lease.stands(); err != nil {
 		return err
@@ -578,6 +563,23 @@ func (r *Repository) retire(ctx context.Context, id string, lease *held) error {
 		return err
 	}
 	return r.Store.Delete(ctx, name+archive.SignatureSuffix)
+}
+
+// putExpiring writes the manifest of a snapshot that goes into expired/, its signature first. What an earlier try has left
+// there gives way: the objects are still named from elsewhere.
+func (r *Repository) putExpiring(ctx context.Context, id string, data, sig []byte, lease *held) error {
+	for _, f := range []struct {
+		suffix string
+		data   []byte
+	}{{archive.SignatureSuffix, sig}, {"", data}} {
+		if err := lease.stands(); err != nil {
+			return err
+		}
+		if err := r.putAnew(ctx, expiredName(id)+f.suffix, f.data); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // nothingNew looks, with the snapshots that go already gone, whether the list is what the plan knows: whoever writes

@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -472,16 +470,8 @@ func TestExpireKilled(t *testing.T) {
 		t.Fatalf("nothing expires, in %d calls", calls)
 	}
 	full.whole("uninterrupted")
-	rounds := 8
-	if s := os.Getenv("LETHE_KILLS"); s != "" { // make soak
-		var err error
-		if rounds, err = strconv.Atoi(s); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for range rounds {
-		seed := rand.Uint64()
-		draw := rand.New(rand.NewPCG(seed, 0))
+	rounds, draw := storetest.Rounds(t, 8)
+	for round := range rounds {
 		h := start.copyOf(t)
 		var kills []int
 		for range 1 + draw.IntN(3) {
@@ -490,17 +480,17 @@ func TestExpireKilled(t *testing.T) {
 			h.killAt(kills[len(kills)-1])
 			c.Workers = 1 + draw.IntN(4)
 			if _, err := pipeline.Expire(context.Background(), c); err != nil && !errors.Is(err, errKilled) {
-				t.Fatalf("seed %d: %v", seed, err)
+				t.Fatalf("round %d: %v", round, err)
 			}
 			h.faulty.Heal()
 			if check := h.check(h.open(), 1); len(check.Problems) > 0 {
-				t.Fatalf("seed %d: after kills at %v: %v", seed, kills, check.Problems)
+				t.Fatalf("round %d: after kills at %v: %v", round, kills, check.Problems)
 			}
 			h.now = h.now.Add(11 * time.Minute) // the lease of the killed one runs out
 		}
 		h.expire(weekly)
 		if got := names(t, h.store, ""); !slices.Equal(got, want) {
-			t.Fatalf("seed %d: after kills at %v the store holds\n%v\nnot\n%v", seed, kills, got, want)
+			t.Fatalf("round %d: after kills at %v the store holds\n%v\nnot\n%v", round, kills, got, want)
 		}
 	}
 }

@@ -321,7 +321,7 @@ func (l *ledgerRun) putRecord(ctx context.Context, to *ledgerPlace, e *LedgerEnt
 		}
 	}
 	name := archive.RecordName(e.Sequence)
-	if err := to.putAnew(ctx, name+archive.SignatureSuffix, sig); err != nil {
+	if err := to.r.putAnew(ctx, name+archive.SignatureSuffix, sig); err != nil {
 		return err
 	}
 	if err := to.r.putSure(ctx, name, data); err != nil {
@@ -338,7 +338,7 @@ func (l *ledgerRun) putSealed(ctx context.Context, to *ledgerPlace, e *LedgerEnt
 	if err != nil {
 		return err
 	}
-	if err := to.putAnew(ctx, archive.SealedName(e.Sequence, l.readers), data); err != nil {
+	if err := to.r.putAnew(ctx, archive.SealedName(e.Sequence, l.readers), data); err != nil {
 		return err
 	}
 	to.files.sealed[e.Sequence] = append(to.files.sealed[e.Sequence], l.readers)
@@ -379,18 +379,6 @@ func (l *ledgerRun) places() (places []*ledgerPlace) {
 		}
 	}
 	return places
-}
-
-// putAnew writes a file that only a run which was killed before its record can have left.
-func (p *ledgerPlace) putAnew(ctx context.Context, name string, data []byte) error {
-	err := store.PutSame(ctx, p.r.Store, name, data)
-	if !errors.Is(err, store.ErrExists) {
-		return err
-	}
-	if err := p.r.Store.Delete(ctx, name); err != nil {
-		return err
-	}
-	return p.r.Store.Put(ctx, name, data)
 }
 
 // append records a request, or the closing of one, signed by the operator: in this machine's copy first, so that no

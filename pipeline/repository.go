@@ -364,3 +364,16 @@ func (r *Repository) objectInto(ctx context.Context, o archive.Object, buf []byt
 	}
 	return data, nil
 }
+
+// putAnew writes a file of which there may be another one that nothing counts on, left by a run that was killed or gone
+// wrong.
+func (r *Repository) putAnew(ctx context.Context, name string, data []byte) error {
+	err := store.PutSame(ctx, r.Store, name, data)
+	if !errors.Is(err, store.ErrExists) {
+		return err
+	}
+	if err := r.Store.Delete(ctx, name); err != nil {
+		return err
+	}
+	return r.Store.Put(ctx, name, data)
+}

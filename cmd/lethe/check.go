@@ -24,9 +24,9 @@ Checks every manifest's signature and that every object it names is there with i
 size; and the ledger of erasure requests: that no record is missing, was changed or is
 signed by a stranger, that open requests can be read, that no snapshot knows a later
 record, that the stores and this machine's copy agree, and what purges and verifications
-have signed. With SNAPSHOT only that snapshot is checked. --read-data also reads the objects and compares their SHA-256. With a key
-holder's --identity their contents are decrypted and counted too; nothing is
-written anywhere.`),
+have signed. With SNAPSHOT only that snapshot is checked. --read-data also reads the
+objects and compares their SHA-256. With a key holder's --identity their contents are
+decrypted and counted too; nothing is written anywhere.`),
 		Example: `  lethe check
   lethe check --read-data all
   lethe check --read-data 10% latest
@@ -121,12 +121,7 @@ func (a *app) check(ctx context.Context, x *access, snapshot string, share float
 		}
 		pipeline.CompareLedgers(all)
 	}
-	problems := 0
-	for _, r := range reports {
-		problems += len(r.Problems)
-	}
 	if kept != nil {
-		problems += len(kept.Problems)
 		for _, p := range kept.Problems {
 			a.term.Warn("this machine's copy of the ledger, %s: %s", kept.Store, problemText(p))
 		}
@@ -140,7 +135,12 @@ func (a *app) check(ctx context.Context, x *access, snapshot string, share float
 			return err
 		}
 	}
+	problems := 0
+	if kept != nil {
+		problems = len(kept.Problems)
+	}
 	for _, r := range reports {
+		problems += len(r.Problems)
 		for _, p := range r.Problems {
 			a.term.Warn("%s: %s", r.Store, problemText(p))
 		}

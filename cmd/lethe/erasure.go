@@ -51,7 +51,8 @@ A store that can't be asked may hold anything, so nothing is claimed beyond it; 
 where a bucket keeps deleted files that may hold the person. OVERDUE: 30 days after the
 request was received a snapshot still holds the person, or may. HELD IN is how many such
 snapshots there are, in all stores together, and GONE BY the day on which the last of them
-expires, if nobody purges before; it is left out where that can't be told. -v says what each request waits for until it can be closed.
+expires, if nobody purges before; it is left out where that can't be told. -v says what
+each request waits for until it can be closed.
 
 No keys of people are printed, and no snapshot is decrypted beyond its manifest.`),
 		Example: `  lethe erasure list

@@ -134,7 +134,7 @@ func (a *app) init(ctx context.Context, f *initFlags) error {
 	}
 	card := filepath.Join(cfg.dir, cardFile)
 	if missingFile(card) {
-		if err := writeNew(card, cardText(cfg, id, op.Public(), recipients), 0o644); err != nil {
+		if err := writeNew(card, cardText(cfg, id, op.Public().String(), recipients.Strings()), 0o644); err != nil {
 			return err
 		}
 		a.term.Say("wrote %s: print it, and keep it with the private key, off this machine", card)
@@ -299,7 +299,7 @@ func yamlText(s string) string {
 	return strings.TrimSpace(string(out))
 }
 
-func cardText(c *config, id string, op archive.PublicKey, recipients *archive.Recipients) string {
+func cardText(c *config, id, operator string, recipients []string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `LETHE: CARD FOR THE KEY HOLDER
 
@@ -308,8 +308,8 @@ Nothing on this card is secret. Without a private key no backup can be read by a
 
 repository      %s
 made by         %s
-`, id, op)
-	trust := "--trust " + op.String()
+`, id, operator)
+	trust := "--trust " + operator
 	for _, signer := range c.TrustedSigners {
 		fmt.Fprintf(&b, "signed by       %s, too\n", signer)
 		trust += " --trust " + signer
@@ -317,7 +317,7 @@ made by         %s
 	for _, s := range c.Stores {
 		fmt.Fprintf(&b, "store           %s\n", s.URL)
 	}
-	for _, r := range recipients.Strings() {
+	for _, r := range recipients {
 		fmt.Fprintf(&b, "readable with   the private key of %s\n", r)
 	}
 	fmt.Fprintf(&b, `

@@ -143,15 +143,7 @@ func (a *app) writeAdopted(cfg *config, f *initFlags, fresh bool, r *pipeline.Ad
 	case !missingFile(card):
 		return err
 	}
-	recipients, err := archive.ParseRecipients(r.Recipients, "")
-	if err != nil {
-		return err
-	}
-	operator, err := archive.ParsePublicKey(r.Operator)
-	if err != nil {
-		return err
-	}
-	if err := writeNew(card, cardText(cfg, r.Repository, operator, recipients), 0o644); err != nil {
+	if err := writeNew(card, cardText(cfg, r.Repository, r.Operator, r.Recipients), 0o644); err != nil {
 		return err
 	}
 	a.term.Say("wrote %s: print it, and keep it with the private key, in the old one's place", card)

@@ -5,7 +5,7 @@
 #   make.sh LETHE FOLDER      with psql, createdb and go on the PATH, and PG* naming a server to make databases on
 #
 # FOLDER then holds the repository, the keys of everybody (nothing of value is encrypted to them), ids, the names of the
-# snapshots in order, list.txt, and answers.txt: what each snapshot answers to answers.sql once it is restored.
+# snapshots in order, list.txt, and answers.txt: what each snapshot answers to ../format1/answers.sql once it is restored.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 lethe=$(realpath "$1")
@@ -57,7 +57,7 @@ psql -Xq -v ON_ERROR_STOP=1 -1 -d "$db" -f "$here/later.sql"
 "$lethe" -q backup
 
 "$lethe" -q list --json | jq -r '.snapshots[].id' > ids
-cp "$here/answers.sql" .
+cp "$here/../format1/answers.sql" .
 for id in $(cat ids); do
 	"$lethe" -q restore "$id" -i key.txt --to "postgres:///${db}_restored"
 	psql -Xq -At -v ON_ERROR_STOP=1 -d "${db}_restored" -f answers.sql
