@@ -11,40 +11,23 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"lethe/cmd/internal/lethetest"
 	"lethe/pipeline/pgtemp"
 )
 
-// letheBinary is built once: what is measured is the real one.
-var letheBinary string
-
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
-
-func testMain(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "lethe-bench-test-*")
-	if err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(dir)
-	letheBinary = filepath.Join(dir, "lethe")
-	if out, err := exec.Command("go", "build", "-o", letheBinary, "lethe/cmd/lethe").CombinedOutput(); err != nil {
-		os.Stderr.Write(out)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(lethetest.Run(m)) }
 
 // TestBench is the whole way at a size at which the figures mean nothing: that every figure is there, that both sides ran
 // as often, and (inside) that every restored row is right.
 func TestBench(t *testing.T) {
 	out := t.TempDir()
 	lock := filepath.Join(out, "lock")
-	o := options{lethe: letheBinary, size: 0.01, pairs: 1, out: filepath.Join(out, "results"), json: filepath.Join(out, "report.json"), locks: []string{lock}, log: t.Output()}
+	o := options{lethe: lethetest.Binary, size: 0.01, pairs: 1, out: filepath.Join(out, "results"), json: filepath.Join(out, "report.json"), locks: []string{lock}, log: t.Output()}
 	if err := o.check("", nil); err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +106,7 @@ func TestBench(t *testing.T) {
 
 // TestGrowthAndSnapshots runs what takes long otherwise.
 func TestGrowthAndSnapshots(t *testing.T) {
-	o := options{lethe: letheBinary, size: 0.001, pairs: 1, out: t.TempDir(), log: t.Output()}
+	o := options{lethe: lethetest.Binary, size: 0.001, pairs: 1, out: t.TempDir(), log: t.Output()}
 	if err := o.check("snapshots,purges,growth", nil); err != nil {
 		t.Fatal(err)
 	}

@@ -6,32 +6,16 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"lethe/cmd/internal/lethetest"
 )
 
-// letheBinary is built once: the demo shows the real one.
-var letheBinary string
-
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
-
-func testMain(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "lethe-demo-test-*")
-	if err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(dir)
-	letheBinary = filepath.Join(dir, "lethe")
-	if out, err := exec.Command("go", "build", "-o", letheBinary, "lethe/cmd/lethe").CombinedOutput(); err != nil {
-		os.Stderr.Write(out)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(lethetest.Run(m)) }
 
 // failures runs the demo and returns the claims that did not hold. The server must be gone afterwards.
 func failures(t *testing.T, d *demo) (claims []string, output string, err error) {
@@ -89,7 +73,7 @@ func expect(t *testing.T, d *demo, beginnings ...string) {
 }
 
 func TestDemo(t *testing.T) {
-	d := newDemo(nil, letheBinary, true)
+	d := newDemo(nil, lethetest.Binary, true)
 	_, output, err := failuresUntil(t, d, "until you press Ctrl-C")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, output)
@@ -113,7 +97,7 @@ func TestDemo(t *testing.T) {
 
 // A search that finds nothing must be able to find something: nobody is erased here.
 func TestNobodyErased(t *testing.T) {
-	d := newDemo(nil, letheBinary, false)
+	d := newDemo(nil, lethetest.Binary, false)
 	d.stays = true
 	expect(t, d,
 		"none of it is in the",
@@ -125,7 +109,7 @@ func TestNobodyErased(t *testing.T) {
 
 // What is restored is altered before it is looked at, and something readable is put into the store.
 func TestAltered(t *testing.T) {
-	d := newDemo(nil, letheBinary, false)
+	d := newDemo(nil, lethetest.Binary, false)
 	d.meddle = func(ctx context.Context, d *demo, before string) error {
 		if before != "prove" {
 			return nil
@@ -152,7 +136,7 @@ func TestAltered(t *testing.T) {
 // that all is well.
 func TestReadableAndBlind(t *testing.T) {
 	blind := filepath.Join(t.TempDir(), "lethe")
-	script := "#!/bin/sh\ncase \"$*\" in *damaged*) exit 0;; esac\nexec '" + letheBinary + "' \"$@\"\n"
+	script := "#!/bin/sh\ncase \"$*\" in *damaged*) exit 0;; esac\nexec '" + lethetest.Binary + "' \"$@\"\n"
 	if err := os.WriteFile(blind, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +167,7 @@ func TestReadableAndBlind(t *testing.T) {
 // The purge says that all is done, and did nothing.
 func TestPurgeThatDoesNothing(t *testing.T) {
 	idle := filepath.Join(t.TempDir(), "lethe")
-	script := "#!/bin/sh\ncase \"$*\" in *'purge --yes'*|*'erasure verify'*) exit 0;; esac\nexec '" + letheBinary + "' \"$@\"\n"
+	script := "#!/bin/sh\ncase \"$*\" in *'purge --yes'*|*'erasure verify'*) exit 0;; esac\nexec '" + lethetest.Binary + "' \"$@\"\n"
 	if err := os.WriteFile(idle, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +176,7 @@ func TestPurgeThatDoesNothing(t *testing.T) {
 
 // Ctrl-C in the middle: the context ends, and so does everything else.
 func TestInterrupted(t *testing.T) {
-	_, output, err := failuresUntil(t, newDemo(nil, letheBinary, false), "$ lethe backup")
+	_, output, err := failuresUntil(t, newDemo(nil, lethetest.Binary, false), "$ lethe backup")
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("the demo returned %v, want context.Canceled", err)
 	}
@@ -203,14 +187,14 @@ func TestInterrupted(t *testing.T) {
 
 // Who reads the output goes away: the demo ends rather than talk to nobody.
 func TestNobodyListens(t *testing.T) {
-	d := newDemo(writerFunc(func([]byte) (int, error) { return 0, errors.New("closed") }), letheBinary, false)
+	d := newDemo(writerFunc(func([]byte) (int, error) { return 0, errors.New("closed") }), lethetest.Binary, false)
 	if err := d.run(t.Context()); err == nil || !strings.Contains(err.Error(), "print: closed") {
 		t.Errorf("the demo returned %v, want that it can't print", err)
 	}
 }
 
 func TestCommandThatFails(t *testing.T) {
-	d := newDemo(nil, letheBinary, false)
+	d := newDemo(nil, lethetest.Binary, false)
 	d.rules = strings.Replace(rulesYAML, "  orgs:           {clear: created_by}\n", "", 1)
 	_, output, err := failures(t, d)
 	if err == nil || !strings.Contains(err.Error(), "lethe rules check ended with exit code 2") {
