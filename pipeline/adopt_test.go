@@ -93,7 +93,10 @@ func piecesBut(m *archive.Manifest, but ...string) (list []string) {
 func TestAdopt(t *testing.T) {
 	ctx := context.Background()
 	s := &takeover{site: newClub(t), signer: signed(t)}
-	second := s.newStore(filepath.Join(t.TempDir(), "second"))
+	second, _ := versionsOf(t, keepsVersions(t)) // and one that keeps what is deleted
+	if _, _, err := pipeline.InitRepository(ctx, second, s.open().ID, s.operator, s.to); err != nil {
+		t.Fatal(err)
+	}
 	first := s.mustTake(s.store, second)
 	if _, err := s.record([]pipeline.NewRequest{order(42, "R-1")}, s.store, second); err != nil {
 		t.Fatal(err)

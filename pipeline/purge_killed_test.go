@@ -303,15 +303,7 @@ func TestPurgeOfVersionsKilled(t *testing.T) {
 	phases := len(killPhases)
 	n, random := storetest.Rounds(t, phases)
 	ctx := context.Background()
-	t.Setenv("VGW_VERSIONING_DIR", t.TempDir())
-	server, err := s3test.Start(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Stop()
-	for name, value := range server.Environment() {
-		t.Setenv(name, value)
-	}
+	server := keepsVersions(t)
 	start := purgeHistory(t)
 	gone := map[string][]byte{}
 	for _, name := range names(t, start.store, "") {
@@ -320,19 +312,7 @@ func TestPurgeOfVersionsKilled(t *testing.T) {
 	start.expire(pipeline.Retention{KeepMin: 2})
 	k := newKilledPurges(t, start)
 	k.copy = func() *killedStore {
-		bucket, err := server.Bucket(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := server.KeepVersions(ctx, bucket); err != nil {
-			t.Fatal(err)
-		}
-		url := server.URL(bucket, "x")
-		in, err := s3.Open(ctx, url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { in.Close() })
+		in, bucket := versionsOf(t, server)
 		there := names(t, start.store, "")
 		for _, name := range there {
 			if err := in.Put(ctx, name, start.read(name)); err != nil {
@@ -350,7 +330,7 @@ func TestPurgeOfVersionsKilled(t *testing.T) {
 		h := *start
 		h.site = start.elsewhere(t, in, "")
 		through := storetest.NewFaultyVersioned(clockedVersions{&clocked{Store: in, now: h.clock, put: map[string]time.Time{}}, in})
-		return &killedStore{history: &h, url: url, through: through, calls: through.Faulty, left: func() {
+		return &killedStore{history: &h, url: server.URL(bucket, "x"), through: through, calls: through.Faulty, left: func() {
 			for _, prefix := range []string{archive.ObjectsPrefix, archive.SnapshotsPrefix, "expired/"} {
 				if n, err := server.Versions(ctx, bucket, "x/"+prefix); err != nil || n != len(names(t, in, prefix)) {
 					t.Fatalf("%d versions below %s, %v; %d files are there", n, prefix, err, len(names(t, in, prefix)))

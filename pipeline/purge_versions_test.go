@@ -12,19 +12,43 @@ import (
 	"lethe/pipeline/store/s3/s3test"
 )
 
+// keepsVersions starts an S3 server whose buckets may keep versions, with the environment that opens them.
+func keepsVersions(t *testing.T) *s3test.Server {
+	t.Helper()
+	t.Setenv("VGW_VERSIONING_DIR", t.TempDir())
+	server, err := s3test.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Stop() })
+	for name, value := range server.Environment() {
+		t.Setenv(name, value)
+	}
+	return server
+}
+
+// versionsOf makes a bucket that keeps versions and opens a store in it.
+func versionsOf(t *testing.T, server *s3test.Server) (in *s3.Store, bucket string) {
+	t.Helper()
+	bucket, err := server.Bucket(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.KeepVersions(t.Context(), bucket); err != nil {
+		t.Fatal(err)
+	}
+	if in, err = s3.Open(t.Context(), server.URL(bucket, "x")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close() })
+	return in, bucket
+}
+
 // TestPurgeOfVersions: a bucket that keeps what is deleted keeps nothing of it after a purge, also of what expired before,
 // except what Object Lock holds, which is named with its date.
 func TestPurgeOfVersions(t *testing.T) {
 	ctx := context.Background()
-	t.Setenv("VGW_VERSIONING_DIR", t.TempDir())
-	server, err := s3test.Start(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Stop()
-	for name, value := range server.Environment() {
-		t.Setenv(name, value)
-	}
+	server := keepsVersions(t)
 	bucket, err := server.LockedBucket(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 )
 
@@ -35,7 +37,7 @@ func (b *bench) purge(ctx context.Context) error {
 		if err := s.history(ctx, 0, purgedSnapshots, b.plan.share); err != nil {
 			return err
 		}
-		people, err := d.withRows(ctx, purgedRows, b.o.pairs)
+		people, err := s.withRows(ctx, purgedRows, b.o.pairs)
 		if err != nil {
 			return err
 		}
@@ -89,7 +91,51 @@ func (s *setup) history(ctx context.Context, already, snapshots int, share float
 	return nil
 }
 
-// withRows picks n people of whom there are about so many rows, those of others that go with them left out.
+// withRows picks n people such that erasing one of them takes about so many rows, those of others that go with them
+// counted in, as Lethe's own preview says of the database as it is now. Of many people only the first are so near.
+func (s *setup) withRows(ctx context.Context, rows, n int) ([]string, error) {
+	ids, err := s.d.withRows(ctx, rows*3/4, max(n, previewed))
+	if err != nil {
+		return nil, err
+	}
+	if len(ids) < n {
+		return nil, fmt.Errorf("%d people are there to be purged, not %d", len(ids), n)
+	}
+	tried := ids[:min(len(ids), previewed)]
+	var lines strings.Builder
+	for k, id := range tried {
+		fmt.Fprintf(&lines, "user:%s,T-%d\n", id, k)
+	}
+	var out bytes.Buffer
+	c := s.command("erasure", "request", "--dry-run", "--json", "-")
+	c.stdin, c.stdout = strings.NewReader(lines.String()), &out
+	if _, err := s.b.execute(ctx, c); err != nil {
+		return nil, err
+	}
+	var preview struct {
+		Requests []struct {
+			Tables []struct{ Deleted, Redacted, Cleared int }
+		}
+	}
+	if err := json.Unmarshal(out.Bytes(), &preview); err != nil {
+		return nil, err
+	}
+	far := map[string]int{}
+	for k, r := range preview.Requests {
+		takes := 0
+		for _, t := range r.Tables {
+			takes += t.Deleted + t.Redacted + t.Cleared
+		}
+		far[tried[k]] = max(takes-rows, rows-takes)
+	}
+	slices.SortStableFunc(tried, func(a, b string) int { return far[a] - far[b] })
+	return ids[:n], nil
+}
+
+// previewed is how many people are tried for one of whom there are so many rows.
+const previewed = 200
+
+// withRows picks up to n people of whom there are about so many rows, those of others that go with them left out.
 func (d *dataset) withRows(ctx context.Context, rows, n int) (ids []string, err error) {
 	found, err := d.server.Query(ctx, d.db, fmt.Sprintf(`
 		SELECT u FROM (SELECT id AS u FROM users UNION ALL SELECT author_id FROM documents UNION ALL SELECT author_id FROM comments UNION ALL SELECT sender_id FROM messages
@@ -102,9 +148,6 @@ func (d *dataset) withRows(ctx context.Context, rows, n int) (ids []string, err 
 	}
 	for _, row := range found {
 		ids = append(ids, row[0])
-	}
-	if len(ids) < n {
-		return nil, fmt.Errorf("%d people are there to be purged, not %d", len(ids), n)
 	}
 	return ids, nil
 }
@@ -165,7 +208,7 @@ func (b *bench) purges(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		people, err := d.withRows(ctx, purgedRows, b.plan.footprints[len(b.plan.footprints)-1])
+		people, err := s.withRows(ctx, purgedRows, b.plan.footprints[len(b.plan.footprints)-1])
 		if err != nil {
 			return err
 		}
