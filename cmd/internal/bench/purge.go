@@ -133,7 +133,7 @@ func (s *setup) withRows(ctx context.Context, rows, n int) ([]string, error) {
 }
 
 // previewed is how many people are tried for one of whom there are so many rows.
-const previewed = 200
+const previewed = 50
 
 // withRows picks up to n people of whom there are about so many rows, those of others that go with them left out.
 func (d *dataset) withRows(ctx context.Context, rows, n int) (ids []string, err error) {
