@@ -109,6 +109,7 @@ func Purge(ctx context.Context, c PurgeConfig) (report *PurgeReport, err error) 
 	defer func() { err = fail(err, "", "purge") }()
 	p := &purge{c: c, report: &PurgeReport{DryRun: c.DryRun, Stores: []StorePurge{}}, sealed: map[archive.PieceID]*sealedPiece{}}
 	defer p.release(ctx)
+	defer func() { p.stored.close() }()
 	if err := p.open(ctx); err != nil { // leases, manifests, today's rules
 		return nil, err
 	}

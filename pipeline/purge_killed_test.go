@@ -22,8 +22,6 @@ import (
 	"lethe/pipeline/archive"
 	"lethe/pipeline/store"
 	"lethe/pipeline/store/open"
-	"lethe/pipeline/store/s3"
-	"lethe/pipeline/store/s3/s3test"
 	"lethe/pipeline/store/storetest"
 )
 

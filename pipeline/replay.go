@@ -43,6 +43,7 @@ func newReplay(ctx context.Context, repo *Repository, m *archive.Manifest, diges
 		return nil, err
 	}
 	r.stored = newStored(c.Identities, keys, today, nil, r.requests, c.Workers)
+	defer r.stored.close()
 	r.stored.fallback, r.stored.progress, r.stored.everybody = c.Rules, c.Progress, true // of those that are new to it
 	if r.stored.now, err = r.stored.schema(ctx, repo, newest.Parts); err != nil {
 		return nil, err

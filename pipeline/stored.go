@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"lethe/pipeline/archive"
@@ -58,7 +57,7 @@ type stored struct {
 	filters   map[objectID]*storedFilter
 	unread    atomic.Int64 // filters that could not be read
 
-	cache   objectCache
+	cache   *objectCache
 	long    chan struct{} // held while an object with a huge row is in memory
 	fetched atomic.Int64  // bytes of objects that came from stores
 	total   atomic.Int64  // bytes of objects that this pass reads
@@ -115,7 +114,14 @@ type storedUse struct {
 // those.
 func newStored(ids *archive.Identities, keys *archive.RepositoryKeys, today *rules.File, now *catalog.Catalog, requests []erasure, workers int) *stored {
 	return &stored{identities: ids, strategy: keys.Strategy, seed: archive.FilterSeed(keys.PieceID), requests: requests, workers: workers, today: today, now: now,
-		byObject: map[objectID]*storedPiece{}, filters: map[objectID]*storedFilter{}, cache: objectCache{limit: cacheLimit, data: map[objectID][]byte{}}, long: make(chan struct{}, 1)}
+		byObject: map[objectID]*storedPiece{}, filters: map[objectID]*storedFilter{}, cache: newObjectCache(), long: make(chan struct{}, 1)}
+}
+
+// close lets go of what was kept for another pass. Nothing is there to close where s is nil.
+func (s *stored) close() {
+	if s != nil {
+		s.cache.close()
+	}
 }
 
 // add takes a snapshot in.
@@ -545,40 +551,4 @@ func (s *stored) fetch(ctx context.Context, o archive.Object, repos []*Repositor
 		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)
-}
-
-// cacheLimit is how many bytes of objects are kept for another pass over them.
-const cacheLimit = 64 << 20
-
-// objectCache keeps the objects that were fetched last, encrypted as they came.
-type objectCache struct {
-	limit int64
-
-	mu    sync.Mutex
-	data  map[objectID][]byte
-	order []objectID // oldest first
-	size  int64
-}
-
-func (c *objectCache) get(id objectID) []byte {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.data[id]
-}
-
-func (c *objectCache) put(id objectID, data []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if _, there := c.data[id]; there || int64(len(data)) > c.limit/4 {
-		return
-	}
-	c.data[id] = data
-	c.order = append(c.order, id)
-	c.size += int64(len(data))
-	for c.size > c.limit {
-		oldest := c.order[0]
-		c.order = c.order[1:]
-		c.size -= int64(len(c.data[oldest]))
-		delete(c.data, oldest)
-	}
 }

@@ -67,6 +67,7 @@ func Verify(ctx context.Context, c VerifyConfig) (report *VerifyReport, err erro
 	defer func() { err = fail(err, "", "verify %s", c.Repository.Store) }()
 	v := &verification{c: c, values: map[string]*lookups{}, started: c.Now(), found: map[foundKey]*foundIn{},
 		report: &VerifyReport{Store: c.Repository.Store.String(), Requests: []string{}, Remarks: []string{}, Lookups: len(c.Lookups), Findings: []Finding{}}}
+	defer func() { v.stored.close() }()
 	if err := v.open(ctx); err != nil {
 		return nil, err
 	}
