@@ -142,7 +142,7 @@ func (d *dataset) withRows(ctx context.Context, rows, n int) (ids []string, err 
 			UNION ALL SELECT recipient_id FROM messages UNION ALL SELECT user_id FROM likes UNION ALL SELECT follower_id FROM follows UNION ALL SELECT followed_id FROM follows
 			UNION ALL SELECT user_id FROM sessions UNION ALL SELECT user_id FROM events UNION ALL SELECT user_id FROM notifications UNION ALL SELECT user_id FROM memberships
 			UNION ALL SELECT user_id FROM customers UNION ALL SELECT actor FROM audit_log) r
-		WHERE u IN (SELECT id FROM users) GROUP BY u ORDER BY abs(count(*) - %d), u LIMIT %d`, rows, n))
+		WHERE u IN (SELECT id FROM users) GROUP BY u ORDER BY abs(count(*) - %d), md5(u::text) LIMIT %d`, rows, n))
 	if err != nil {
 		return nil, err
 	}
