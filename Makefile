@@ -43,13 +43,12 @@ forgotten:
 	.ci/deps test
 	LETHE_PEOPLE=$(PEOPLE) LETHE_SNAPSHOTS=$(SNAPSHOTS) $(GO) test -timeout 180m -v -run Forgotten ./cmd/lethe
 
-# With -race as in `make test`, so that what is written in C is compiled once for both.
 lint:
 	test -z "$$(gofmt -l cmd pipeline rules scrub | tee /dev/stderr)"
 	$(GO) mod tidy -diff
-	$(GO) vet -race ./...
+	$(GO) vet ./...
 	$(GO) build -C $(TOOLS) -o $(CURDIR)/bin/ honnef.co/go/tools/cmd/staticcheck golang.org/x/vuln/cmd/govulncheck
-	GOFLAGS=-race bin/staticcheck ./...
+	bin/staticcheck ./...
 	.ci/vulncheck
 
 # FUZZTIME for each fuzz target; `make test` runs their seed corpora only.
