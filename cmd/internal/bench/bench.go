@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -190,14 +191,19 @@ func (s *setup) request(ctx context.Context, ref string, people []string) error 
 	if len(people) == 0 {
 		return nil
 	}
+	c := s.command("erasure", "request", "--quiet", "-")
+	c.stdin = requestLines(ref, people)
+	_, err := s.b.execute(ctx, c)
+	return err
+}
+
+// requestLines are requests for people as lethe erasure request reads them.
+func requestLines(ref string, people []string) io.Reader {
 	var lines strings.Builder
 	for k, id := range people {
 		fmt.Fprintf(&lines, "user:%s,%s-%d\n", id, ref, k)
 	}
-	c := s.command("erasure", "request", "--quiet", "-")
-	c.stdin = strings.NewReader(lines.String())
-	_, err := s.b.execute(ctx, c)
-	return err
+	return strings.NewReader(lines.String())
 }
 
 func (s *setup) write(name, text string) error {

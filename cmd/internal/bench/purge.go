@@ -8,7 +8,6 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"strings"
 	"text/tabwriter"
 )
 
@@ -102,13 +101,9 @@ func (s *setup) withRows(ctx context.Context, rows, n int) ([]string, error) {
 		return nil, fmt.Errorf("%d people are there to be purged, not %d", len(ids), n)
 	}
 	tried := ids[:min(len(ids), previewed)]
-	var lines strings.Builder
-	for k, id := range tried {
-		fmt.Fprintf(&lines, "user:%s,T-%d\n", id, k)
-	}
 	var out bytes.Buffer
 	c := s.command("erasure", "request", "--dry-run", "--json", "-")
-	c.stdin, c.stdout = strings.NewReader(lines.String()), &out
+	c.stdin, c.stdout = requestLines("T", tried), &out
 	if _, err := s.b.execute(ctx, c); err != nil {
 		return nil, err
 	}
