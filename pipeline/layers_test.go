@@ -21,14 +21,15 @@ func TestLayers(t *testing.T) {
 		"pipeline/archive":         {},
 		"pipeline/pgtemp":          {},
 		"pipeline/pgtemp/pgtest":   {"pipeline/pgtemp"},
+		"pipeline/sqlstate":        {},
 		"pipeline/store":           {},
 		"pipeline/store/dir":       {"pipeline/store"},
 		"pipeline/store/open":      {"pipeline/store", "pipeline/store/dir", "pipeline/store/s3"},
 		"pipeline/store/s3":        {"pipeline/store"},
 		"pipeline/store/s3/s3test": {},
 		"pipeline/store/storetest": {"pipeline/store"},
-		"pipeline/source":          {"scrub/catalog", "scrub/copytext"},
-		"pipeline/target":          {"scrub/catalog"},
+		"pipeline/source":          {"pipeline/sqlstate", "scrub/catalog", "scrub/copytext"},
+		"pipeline/target":          {"pipeline/sqlstate", "scrub/catalog"},
 		"pipeline":                 {"rules", "scrub", "scrub/catalog", "scrub/copytext", "pipeline/archive", "pipeline/source", "pipeline/store", "pipeline/target"},
 	}
 	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "lethe/...").Output()

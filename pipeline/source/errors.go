@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"lethe/pipeline/sqlstate"
 )
 
 // Error says what was being done to which database or table, why it failed and what to try. No row's values are in it.
@@ -43,33 +44,10 @@ func Retryable(err error) bool {
 // errClosed is the reason of everything that is still under way when Close is called.
 var errClosed = errors.New("the snapshot was closed")
 
-// SQLSTATEs that mean something to us. Source: PostgreSQL documentation, appendix A.
-const (
-	stateLockNotAvailable = "55P03" // lock_timeout and NOWAIT
-	stateSerialization    = "40001" // a standby's conflict with recovery
-	stateDeadlock         = "40P01"
-	stateUndefinedTable   = "42P01"
-	stateUndefinedSchema  = "3F000"
-	stateOutOfMemory      = "53200"
-	stateUntranslatable   = "22P05" // no such character in client_encoding
-	stateNoPrivilege      = "42501"
-	stateUndefinedObject  = "42704" // SET TRANSACTION SNAPSHOT of a snapshot that is gone (22023 before PostgreSQL 17)
-	stateInvalidParameter = "22023"
-)
-
-// state returns the SQLSTATE of err, or "".
-func state(err error) string {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
-		return pg.Code
-	}
-	return ""
-}
-
 // locked reports whether err says that a lock was not to be had in time, or that a standby took it away.
 func locked(err error) bool {
-	switch state(err) {
-	case stateLockNotAvailable, stateSerialization, stateDeadlock:
+	switch sqlstate.Of(err) {
+	case sqlstate.LockNotAvailable, sqlstate.SerializationFailure, sqlstate.DeadlockDetected:
 		return true
 	}
 	return false
@@ -77,29 +55,23 @@ func locked(err error) bool {
 
 // lost reports whether err says that the server, or the way to it, is gone.
 func lost(err error) bool {
-	switch state(err) {
-	case "57P01", "57P02", "57P03", "08006": // shut down by an administrator, crashed, starting up; connection failure
+	switch sqlstate.Of(err) {
+	case sqlstate.AdminShutdown, sqlstate.CrashShutdown, sqlstate.CannotConnectNow, sqlstate.ConnectionFailure:
 		return true
 	}
 	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// withoutValues returns err such that no row's value is in its text: the server quotes the offending value in data
-// exceptions and constraint violations (SQLSTATE classes 22 and 23), and functions of the database's own may do so in
-// what they raise: P0001, or codes of their own, for which the standard leaves the classes from I on. XX is the server's own
-// trouble, such as a damaged page.
+// withoutValues returns err such that no row's value is in its text.
 func withoutValues(err error) error {
 	var pg *pgconn.PgError
-	if !errors.As(err, &pg) {
+	if !errors.As(err, &pg) || !sqlstate.MayQuote(pg.Code) {
 		return err
 	}
-	if pg.Code == stateUntranslatable {
+	if pg.Code == sqlstate.UntranslatableCharacter {
 		return err // it quotes one character, which one has to know
 	}
-	if len(pg.Code) != 5 || strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23") || pg.Code[0] >= 'I' && pg.Code[:2] != "XX" {
-		return &valueError{pg.Code}
-	}
-	return err
+	return &valueError{pg.Code}
 }
 
 // valueError is a server's refusal of a value, without the words that may quote it.
@@ -123,7 +95,7 @@ func reason(ctx context.Context, err error) error {
 	}
 	// The server says 57014 for a cancelled query; and a lock that timed out just when the guard let go is the same story,
 	// which the guard tells better.
-	if c := state(err); c == "" || c == "57014" || locked(err) {
+	if c := sqlstate.Of(err); c == "" || c == sqlstate.QueryCanceled || locked(err) {
 		return cause
 	}
 	return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"lethe/pipeline/sqlstate"
 	"lethe/scrub/catalog"
 )
 
@@ -54,7 +55,7 @@ func (s *Snapshot) describe(ctx context.Context) error {
 			continue
 		}
 		r, err := s.query(ctx, op, q.ask)
-		if state(err) == stateNoPrivilege || strings.HasPrefix(state(err), "0A") {
+		if sqlstate.Of(err) == sqlstate.InsufficientPrivilege || strings.HasPrefix(sqlstate.Of(err), "0A") {
 			continue // managed services refuse some of these: the manifest does without
 		}
 		if err != nil {
@@ -238,7 +239,7 @@ func (s *Snapshot) Sequences(ctx context.Context) (string, error) {
 		err := s.onWorker(ctx, op, "", func(ctx context.Context, conn *pgconn.PgConn) error {
 			var err error
 			r, err = rows(ctx, conn, q.String())
-			if state(err) == stateUndefinedTable {
+			if sqlstate.Of(err) == sqlstate.UndefinedTable {
 				return &Error{Op: op, Err: fmt.Errorf("a sequence was dropped meanwhile: %w", err), Retry: true, Help: "back up again when the schema change is done"}
 			}
 			return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"lethe/pipeline/sqlstate"
 	"lethe/scrub/catalog"
 )
 
@@ -118,7 +119,7 @@ func (s *Snapshot) LargeObject(ctx context.Context, lo *LargeObject, statement f
 	return s.onWorker(ctx, op, "", func(ctx context.Context, conn *pgconn.PgConn) error {
 		for from := int64(0); ; from += loChunk {
 			data, err := loGet(ctx, conn, lo.OID, from)
-			if state(err) == stateNoPrivilege {
+			if sqlstate.Of(err) == sqlstate.InsufficientPrivilege {
 				role := catalog.QuoteIfNeeded(s.at.config.User)
 				return &Error{Op: op, Err: fmt.Errorf("role %s may not read it", role),
 					Help: fmt.Sprintf("GRANT SELECT ON LARGE OBJECT %d TO %s (pg_read_all_data does not cover large objects), or back up as their owner", lo.OID, role)}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"lethe/pipeline/sqlstate"
 	"lethe/scrub/catalog"
 )
 
@@ -144,9 +145,9 @@ func lockTables(ctx context.Context, conn *pgconn.PgConn, tables map[uint32]*lis
 		_, err := rows(ctx, conn, "LOCK TABLE "+strings.Join(names, ", ")+" IN ACCESS SHARE MODE")
 		switch {
 		case err == nil:
-		case locked(err), state(err) == stateUndefinedTable, state(err) == stateUndefinedSchema:
+		case locked(err), sqlstate.Of(err) == sqlstate.UndefinedTable, sqlstate.Of(err) == sqlstate.InvalidSchemaName:
 			return &Error{Op: op, Retry: true, Err: err, Help: "a schema change is under way; try again when it is done"}
-		case state(err) == stateOutOfMemory:
+		case sqlstate.Of(err) == sqlstate.OutOfMemory:
 			return &Error{Op: fmt.Sprintf("lock %d tables", len(tables)), Err: err,
 				Help: fmt.Sprintf("raise max_locks_per_transaction in postgresql.conf (for %d tables, to 256 or more) and restart the server", len(tables))}
 		default:

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"lethe/pipeline/sqlstate"
 	"lethe/scrub/catalog"
 )
 
@@ -243,7 +244,7 @@ func (s *Snapshot) newWorker(ctx context.Context) (*pgconn.PgConn, error) {
 	if _, err := rows(ctx, conn, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT "+catalog.Literal(s.id)); err != nil {
 		shut(conn)
 		e := &Error{Op: "join the exported view", Err: err}
-		if c := state(err); c == stateUndefinedObject || c == stateInvalidParameter {
+		if c := sqlstate.Of(err); c == sqlstate.UndefinedObject || c == sqlstate.InvalidParameterValue {
 			e.Help = "the exporting connection is gone, or another server answers: connect to one PostgreSQL server, not to a proxy before several"
 		}
 		return nil, e
@@ -257,7 +258,7 @@ func (s *Snapshot) lockNoWait(ctx context.Context, conn *pgconn.PgConn, name cat
 	deadline := time.Now().Add(s.conf.LockTimeout)
 	for pause := 10 * time.Millisecond; ; pause *= 2 {
 		_, err := rows(ctx, conn, "LOCK TABLE ONLY "+name.SQL()+" IN ACCESS SHARE MODE NOWAIT")
-		if err == nil || state(err) != stateLockNotAvailable {
+		if err == nil || sqlstate.Of(err) != sqlstate.LockNotAvailable {
 			return err
 		}
 		if time.Now().Add(pause).After(deadline) {

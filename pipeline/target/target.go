@@ -20,16 +20,13 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"lethe/pipeline/sqlstate"
 	"lethe/scrub/catalog"
 )
 
 const (
 	tempPrefix = "lethe_restoring_"
 	marker     = "lethe: incomplete restore"
-
-	stateObjectInUse  = "55006" // SQLSTATE object_in_use
-	stateInvalidValue = "22023" // SQLSTATE invalid_parameter_value
-	stateNoPrivilege  = "42501" // SQLSTATE insufficient_privilege
 )
 
 // ErrNotEmpty reports a target database that already holds something.
@@ -86,11 +83,10 @@ func Open(ctx context.Context, url, snapshot string, props Properties) (*Databas
 		d.props.ClientEncoding = props.Encoding
 	}
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
-	var pgErr *pgconn.PgError
 	switch {
 	case err == nil:
 		return d, d.takeGiven(ctx, conn, snapshot)
-	case errors.As(err, &pgErr) && pgErr.Code == "3D000": // invalid_catalog_name: it does not exist
+	case sqlstate.Of(err) == sqlstate.InvalidCatalogName:
 		return d, d.create(ctx, snapshot)
 	}
 	return nil, fmt.Errorf("connect to the target: %w", err)
@@ -276,7 +272,7 @@ func dropLeftovers(ctx context.Context, admin *pgconn.PgConn, cfg *pgconn.Config
 		} else if !free {
 			continue
 		}
-		if err := dropDatabase(ctx, admin, cfg, r[0], ""); err != nil && !isCode(err, stateObjectInUse) {
+		if err := dropDatabase(ctx, admin, cfg, r[0], ""); err != nil && sqlstate.Of(err) != sqlstate.ObjectInUse {
 			return fmt.Errorf("drop %s, which an interrupted restore left: %w", r[0], err)
 		}
 	}
@@ -309,7 +305,7 @@ func dropDatabase(ctx context.Context, admin *pgconn.PgConn, cfg *pgconn.Config,
 func dropSubscriptions(ctx context.Context, conn *pgconn.PgConn) error {
 	rows, err := query(ctx, conn, `SELECT pg_catalog.quote_ident(subname) FROM pg_catalog.pg_subscription
 		WHERE subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())`)
-	if isCode(err, stateNoPrivilege) { // who may not look has made none
+	if sqlstate.Of(err) == sqlstate.InsufficientPrivilege { // who may not look has made none
 		return nil
 	}
 	for _, r := range rows {
@@ -424,7 +420,7 @@ func Look(ctx context.Context, url string) (*Server, error) {
 		return nil, err
 	}
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
-	if isCode(err, "3D000") {
+	if sqlstate.Of(err) == sqlstate.InvalidCatalogName {
 		conn, err = connectMaintenance(ctx, cfg)
 		return &Server{Name: cfg.Database, conn: conn}, err
 	}
@@ -468,7 +464,7 @@ func (d *Database) Exec(ctx context.Context, what string, statements []catalog.S
 // HasTablespace reports whether the server has the tablespace that a SET default_tablespace statement names.
 func (d *Database) HasTablespace(ctx context.Context, set string) (bool, error) {
 	err := exec(ctx, d.main, set)
-	if isCode(err, stateInvalidValue) {
+	if sqlstate.Of(err) == sqlstate.InvalidParameterValue {
 		return false, nil
 	}
 	if err == nil {
@@ -506,7 +502,7 @@ func (d *Database) CopyIn(ctx context.Context, table catalog.Name, copySQL strin
 	defer func() { release(err) }()
 	if frozen {
 		switch err := exec(ctx, conn, "BEGIN; TRUNCATE ONLY "+table.SQL()); {
-		case isCode(err, stateNoPrivilege): // an owner may have been left with no more than INSERT
+		case sqlstate.Of(err) == sqlstate.InsufficientPrivilege: // an owner may have been left with no more than INSERT
 			frozen = false
 			if err := exec(ctx, conn, "ROLLBACK"); err != nil {
 				return 0, err
@@ -680,7 +676,7 @@ func (d *Database) rename(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		if !isCode(err, stateObjectInUse) {
+		if sqlstate.Of(err) != sqlstate.ObjectInUse {
 			return fmt.Errorf("rename the restored database: %w", err)
 		}
 		select {
@@ -885,10 +881,7 @@ func withoutValues(err error) error {
 	}
 	clean := &pgconn.PgError{Severity: pgErr.Severity, Code: pgErr.Code, Message: pgErr.Message, SchemaName: pgErr.SchemaName,
 		TableName: pgErr.TableName, ColumnName: pgErr.ColumnName, ConstraintName: pgErr.ConstraintName}
-	switch code := pgErr.Code; {
-	// Data exceptions and constraint violations quote values in their messages, and so may what functions of the
-	// database raise: P0001, or codes of their own, for which the standard leaves the classes from I on.
-	case len(code) != 5, code[:2] == "22", code[:2] == "23", code[0] >= 'I' && code[:2] != "XX":
+	if sqlstate.MayQuote(pgErr.Code) {
 		where := strings.TrimSpace(strings.Join([]string{pgErr.SchemaName, pgErr.TableName, pgErr.ColumnName, pgErr.ConstraintName}, " "))
 		if line := copyLine(pgErr.Where); line != "" {
 			where = strings.TrimSpace(where + " " + line)
@@ -935,17 +928,12 @@ func conditionName(code string) string {
 		return "a row that an exclusion constraint refuses"
 	case "22021", "22P05":
 		return "text that is not valid in the database's encoding"
-	case "P0001":
+	case sqlstate.RaiseException:
 		return "an error that a function of the database raised"
 	case "22P02", "22P03", "22P04":
 		return "a value that its column's type can't read"
 	}
 	return "a value that the server refuses"
-}
-
-func isCode(err error, code string) bool {
-	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && pgErr.Code == code
 }
 
 func closeConn(c *pgconn.PgConn) {

@@ -54,7 +54,8 @@ func asInstalled() map[string]string {
 	}
 }
 
-// run measures. What it found is in b.report.
+// run measures. What it found is in b.report, also where it ends with an error: then what a scenario had not yet found
+// out is left out, and the report says so.
 func (b *bench) run(ctx context.Context) (err error) {
 	if b.server, err = pgtemp.Start(ctx, pgtemp.Options{Dir: b.o.dir, Settings: b.pg}); err != nil {
 		return err
@@ -66,11 +67,12 @@ func (b *bench) run(ctx context.Context) (err error) {
 	for _, s := range b.o.scenarios {
 		begun := time.Now()
 		if err := s.run(b, ctx); err != nil {
+			b.report.end(s.name)
 			return fmt.Errorf("scenario %s: %w", s.name, err)
 		}
 		b.say("scenario %s took %.0f s", s.name, time.Since(begun).Seconds())
 	}
-	b.report.Seconds = time.Since(b.report.Started).Seconds()
+	b.report.end("")
 	return nil
 }
 

@@ -165,6 +165,40 @@ func TestGrowthAndSnapshots(t *testing.T) {
 	}
 }
 
+// TestEndsEarly: what was found out before a run ended early is written, and what was not is left out.
+func TestEndsEarly(t *testing.T) {
+	out := t.TempDir()
+	b := newBench(options{lethe: lethetest.Binary, size: 0.001, pairs: 1, out: out, log: t.Output()})
+	b.pg = nil
+	b.o.scenarios = []scenario{{name: "whole", run: func(b *bench, _ context.Context) error {
+		r := b.result("The whole one", clustered)
+		r.Sides = []sideResult{{Name: "side", Runs: []taken{{Wall: 1, CPU: 1, Memory: 1 << 20, Bytes: 1}}}}
+		r.figure("a figure", "×", []float64{1}, 2)
+		return nil
+	}}, {name: "broken", run: func(b *bench, _ context.Context) error {
+		b.result("The broken one", clustered).Sides = []sideResult{{Name: "side"}}
+		b.report.Purges = []purgePoint{{Layout: clustered, People: 1, Rows: 1, Snapshots: 1, Whole: 100, Fetched: 1, Stored: 1, Run: taken{Wall: 1}}}
+		return errors.New("it broke")
+	}}}
+	if err := b.run(t.Context()); err == nil || !strings.Contains(err.Error(), "scenario broken: it broke") {
+		t.Errorf("run: %v", err)
+	}
+	if !b.report.worth() {
+		t.Error("nothing is worth telling")
+	}
+	var printed strings.Builder
+	if err := b.write(&printed); err != nil {
+		t.Fatal(err)
+	}
+	if text := printed.String(); !strings.Contains(text, "INCOMPLETE: the run ended in the scenario broken") || !strings.Contains(text, "The whole one") || strings.Contains(text, "The broken one") {
+		t.Errorf("the report is\n%s", text)
+	}
+	svg, err := os.ReadFile(filepath.Join(out, "purges.svg"))
+	if err != nil || bytes.Contains(svg, []byte("NaN")) || bytes.Contains(svg, []byte("Inf")) {
+		t.Errorf("purges.svg: %v\n%s", err, svg)
+	}
+}
+
 // TestCompareNotices alters one value of one row, and takes one row away.
 func TestCompareNotices(t *testing.T) {
 	ctx := t.Context()

@@ -46,8 +46,9 @@ func run() int {
 		return 2
 	}
 	b := newBench(o)
-	if err = b.run(ctx); err == nil {
-		err = b.write(os.Stdout)
+	err = b.run(ctx)
+	if b.report.worth() {
+		err = errors.Join(err, b.write(os.Stdout))
 	}
 	switch {
 	case ctx.Err() != nil && err != nil:

@@ -25,6 +25,7 @@ type report struct {
 	Machine  machine      `json:"machine"`
 	Size     float64      `json:"size_gb"`
 	Pairs    int          `json:"pairs"`
+	Ended    string       `json:"ended,omitempty"` // the scenario in which the run ended early
 	Datasets []*dataset   `json:"datasets"`
 	Results  []*result    `json:"results"`
 	Growth   []growth     `json:"growth,omitempty"`
@@ -74,6 +75,15 @@ func (b *bench) result(title, layout string) *result {
 	b.report.Results = append(b.report.Results, r)
 	return r
 }
+
+// end closes the report, early where a scenario is named, without the results that have no figures yet.
+func (r *report) end(early string) {
+	r.Seconds, r.Ended = time.Since(r.Started).Seconds(), early
+	r.Results = slices.DeleteFunc(r.Results, func(res *result) bool { return len(res.Figures) == 0 })
+}
+
+// worth says whether there is something to tell.
+func (r *report) worth() bool { return len(r.Results)+len(r.Growth)+len(r.Purges) > 0 }
 
 // What a figure is about.
 func wall(t taken) float64   { return t.Wall }
@@ -205,6 +215,9 @@ func (r *report) text(out io.Writer) error {
 	w := bufio.NewWriter(out)
 	fmt.Fprintf(w, "%s, PostgreSQL %s, %d cores (%s), %s of memory, Linux %s, %s\n", r.Machine.Lethe, r.Machine.PostgreSQL, r.Machine.Cores, r.Machine.CPU,
 		gigabytes(r.Machine.Memory), r.Machine.Kernel, r.Started.Format(time.DateOnly))
+	if r.Ended != "" {
+		fmt.Fprintf(w, "INCOMPLETE: the run ended in the scenario %s; here is what it had found out by then.\n", r.Ended)
+	}
 	for _, d := range r.Datasets {
 		fmt.Fprintf(w, "%g GB, %s: %d rows in %d tables, %s as COPY text, the longest row %.0f KB\n", d.Size, d.Layout, d.Rows, len(tables), megabytes(d.Text), float64(d.Longest)/1e3)
 	}
