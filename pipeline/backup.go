@@ -327,6 +327,7 @@ func newManifest(c BackupConfig, snap *view, ledger *ledgerRun) *archive.Manifes
 		Schema:  snap.Catalog.Fingerprint(),
 		Ledger:  ledger.ledger.Head(),
 		Erasure: int64(len(ledger.requests)),
+		Unfit:   ledger.nobodys,
 		Database: archive.Database{Encoding: i.Encoding, LocaleProvider: i.LocaleProvider, Collate: i.Collate, CType: i.CType,
 			ICULocale: i.ICULocale, Comment: i.Comment},
 		ClientEncoding: i.ClientEncoding,

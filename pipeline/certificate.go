@@ -63,6 +63,9 @@ func Certify(ctx context.Context, c CertificateConfig) (cert *archive.Certificat
 	for _, u := range c.Unreachable {
 		cert.Stores = append(cert.Stores, archive.CertifiedStore{Store: u.Store, Error: u.Error})
 	}
+	if e.Unfit {
+		cert.Unfinished = append(cert.Unfinished, "the newest backup could take nobody out for it: its key is no value of the key column. Record the right one under another reference")
+	}
 	return cert, d.conclude()
 }
 
@@ -86,9 +89,12 @@ func (d *certifying) store(ctx context.Context, k *keeper) error {
 		return nil
 	}
 	sequence := d.request.Sequence
-	out.Snapshots, out.Hidden = len(k.snapshots), k.hiding(d.request)
+	out.Snapshots, out.Hidden, out.Unnamed = len(k.snapshots), k.hiding(d.request), k.stray(d.request)
 	if k.unseen != nil && k.concerned(d.request) {
 		d.cert.Unknown = append(d.cert.Unknown, fmt.Sprintf("whether %s keeps deleted files: %v", out.Store, k.unseen))
+	}
+	if n := k.byOtherRules(); n > 0 && d.cert.State == string(Purged) {
+		d.cert.Unknown = append(d.cert.Unknown, fmt.Sprintf("whether the %d of %d snapshots in %s that have erased by other rules than today's hold what those reach", n, len(k.snapshots), out.Store))
 	}
 	known := map[string]bool{}      // ids that stored manifests tell of
 	stored := map[string]bool{}     // ids that are stored
@@ -294,6 +300,9 @@ func (d *certifying) conclude() error {
 			unfinished("%s has %d of %d snapshots that do not honour the request: they hold what they held when they were taken", s.Store, s.Unclean, s.Snapshots)
 		case s.Hidden > 0:
 			unfinished("%s keeps %d deleted files that may hold the person", s.Store, s.Hidden)
+		}
+		if s.Unnamed > 0 {
+			unfinished("%s has %d objects that no snapshot names and that may hold the person", s.Store, s.Unnamed)
 		}
 		proven = proven && s.Proof != nil
 	}

@@ -32,6 +32,9 @@ func (c *ErasuresConfig) waits(e *LedgerEntry, out *Erasure, keepers []*keeper, 
 	if out.Hidden > 0 {
 		because("stores keep %d deleted files that may hold the person", out.Hidden)
 	}
+	if out.Unnamed > 0 {
+		because("stores have %d objects that no snapshot names and that may hold the person: a purge takes them away, or lethe expire --leftovers once they are a day old", out.Unnamed)
+	}
 	if e.Request == nil {
 		return append(reasons, "its sealed request can't be read")
 	}

@@ -18,7 +18,7 @@ type ErasureStage string
 const (
 	Recorded  ErasureStage = "recorded"  // it is in the ledger
 	Effective ErasureStage = "effective" // the newest snapshot of every store honours it
-	Purged    ErasureStage = "purged"    // every stored snapshot does: rewritten, or the old ones expired; and no store is known to keep deleted files of theirs
+	Purged    ErasureStage = "purged"    // every stored snapshot does: rewritten, or the old ones expired; and no store is known to keep deleted files of theirs, or objects that no snapshot names
 	Verified  ErasureStage = "verified"  // a key holder's full scan found nothing
 	Closed    ErasureStage = "closed"    // it is over: the sealed request is deleted
 )
@@ -58,6 +58,8 @@ type Erasure struct {
 	Overdue  bool         `json:"overdue"`           // the deadline is over, and a stored snapshot still holds the person, or may: in a store that can't be asked
 	Unclean  int          `json:"unclean_snapshots"` // stored snapshots that do not honour it, in all stores together
 	Hidden   int          `json:"hidden_files"`      // deleted files that stores still keep and that may hold the person: old versions in a bucket
+	Unnamed  int          `json:"unnamed_objects"`   // objects that no snapshot names and that may hold the person, as interrupted runs leave them; counted where nothing else is left
+	Unfit    bool         `json:"unfit"`             // the newest snapshot could take nobody out for it: its key is no value of the key column
 	Waits    []string     `json:"open_because"`      // why it can't be closed, as far as what is stored tells; empty where it can, or is
 	GoneBy   string       `json:"gone_by,omitempty"` // the day on which retention alone will have taken the last of them; left out where that can't be told
 }
@@ -78,6 +80,7 @@ type storedSnapshot struct {
 	successor bool   // a purge wrote it
 	rules     string // the digest of those by which it honours what it honours
 	met       []archive.Met
+	unfit     []int64 // requests that could be about nobody there, although it honours them
 }
 
 // keeper is one store during a look.
@@ -86,9 +89,11 @@ type keeper struct {
 	ledger    *ledgerPlace
 	snapshots []storedSnapshot // newest first; of those on their way out, too
 	heads     []*archive.LedgerHead
-	swept     int64       // a purge has left no deleted file that may hold the person of a request up to this record
-	hidden    []time.Time // when files were put that are deleted, and that the store keeps all the same; sorted
-	unseen    error       // why those are not known
+	named     map[objectID]struct{} // the objects that snapshots name
+	unnamed   []time.Time           // when objects were put that none names; sorted
+	swept     int64                 // a purge has left no deleted file that may hold the person of a request up to this record
+	hidden    []time.Time           // when files were put that are deleted, and that the store keeps all the same; sorted
+	unseen    error                 // why those are not known
 	err       error
 }
 
@@ -113,7 +118,10 @@ func (c *ErasuresConfig) look(ctx context.Context) (*erasuresLook, error) {
 	report := &Erasures{Requests: []Erasure{}, Stores: []StoreResult{}, Notes: []string{}}
 	var keepers []*keeper
 	for _, r := range c.Repositories {
-		k := &keeper{r: r}
+		if first := c.Repositories[0]; r.ID != first.ID {
+			return nil, otherRepository(r, first)
+		}
+		k := &keeper{r: r, named: map[objectID]struct{}{}}
 		if k.ledger, k.err = r.readLedger(ctx, c.Readers, nil); k.err == nil {
 			k.err = k.read(ctx, c.Readers, report)
 		}
@@ -142,16 +150,31 @@ func (c *ErasuresConfig) look(ctx context.Context) (*erasuresLook, error) {
 	report.Stores = append(report.Stores, c.Unreachable...)
 	report.Ledger = ledger.Head()
 	unknown := len(c.Unreachable) + len(keepers) - sound
-	for i := range ledger.Records {
-		if e := &ledger.Records[i]; e.Kind == archive.RequestRecord {
-			q := c.derive(e, keepers, unknown)
-			report.Requests = append(report.Requests, q)
-			if q.Stage == Closed && q.Unclean > 0 {
-				report.Notes = append(report.Notes, fmt.Sprintf("request %d is closed, and %d snapshots from before it are stored: whom it was about is not known any more, so they are back; unless it was a mistake, delete them", e.Sequence, q.Unclean))
+	derive := func() (list []Erasure, claimed bool) {
+		list = []Erasure{}
+		for i := range ledger.Records {
+			if e := &ledger.Records[i]; e.Kind == archive.RequestRecord {
+				q := c.derive(e, keepers, unknown)
+				list = append(list, q)
+				claimed = claimed || q.Stage == Purged || q.Stage == Verified
 			}
 		}
+		return list, claimed
 	}
-	claimed := slices.ContainsFunc(report.Requests, func(q Erasure) bool { return q.Stage == Purged || q.Stage == Verified })
+	var claimed bool
+	if report.Requests, claimed = derive(); claimed { // then what no snapshot names counts, too
+		for _, k := range keepers {
+			if err := k.readUnnamed(ctx); err != nil {
+				return nil, err
+			}
+		}
+		report.Requests, claimed = derive()
+	}
+	for _, q := range report.Requests {
+		if q.Stage == Closed && q.Unclean > 0 {
+			report.Notes = append(report.Notes, fmt.Sprintf("request %d is closed, and %d snapshots from before it are stored: whom it was about is not known any more, so they are back; unless it was a mistake, delete them", q.Sequence, q.Unclean))
+		}
+	}
 	for _, k := range keepers {
 		if n := k.byOtherRules(); k.err == nil && n > 0 && claimed {
 			report.Notes = append(report.Notes, fmt.Sprintf("%d of %d snapshots in %s have erased by other rules than the newest: where today's reach further, they may hold what counts as purged here; the next purge looks at them again", n, len(k.snapshots), k.r.Store))
@@ -184,9 +207,12 @@ func (k *keeper) read(ctx context.Context, ids *archive.Identities, report *Eras
 		case err != nil:
 			return err
 		default:
-			s.started, s.successor, s.rules, s.met = m.Started, len(m.Supersedes) > 0, m.Rules.ErasedBy(), m.Met
+			s.started, s.successor, s.rules, s.met, s.unfit = m.Started, len(m.Supersedes) > 0, m.Rules.ErasedBy(), m.Met, m.Unfit
 			if s.honour = sequenceOf(m.Ledger); m.Ledger != nil {
 				k.heads = append(k.heads, m.Ledger)
+			}
+			if err := noteNamed(k.named, m); err != nil {
+				return err
 			}
 		}
 		k.snapshots = append(k.snapshots, s)
@@ -249,6 +275,54 @@ func (k *keeper) readHidden(ctx context.Context, ids *archive.Identities) error 
 	return nil
 }
 
+// readUnnamed finds the objects that no snapshot names.
+func (k *keeper) readUnnamed(ctx context.Context) error {
+	if k.err != nil {
+		return nil
+	}
+	objects, err := k.r.unnamed(ctx, k.named)
+	if err != nil {
+		return fail(err, "", "look for objects in %s that no snapshot names", k.r.Store)
+	}
+	for _, i := range objects {
+		k.unnamed = append(k.unnamed, i.Modified)
+	}
+	slices.SortFunc(k.unnamed, time.Time.Compare)
+	return nil
+}
+
+// noteNamed notes the objects that a manifest names, filters included.
+func noteNamed(named map[objectID]struct{}, m *archive.Manifest) error {
+	for i := range m.Parts {
+		for _, objects := range [][]archive.Object{m.Parts[i].Objects, m.Parts[i].Filters} {
+			for _, o := range objects {
+				id, err := idOf(o.Object)
+				if err != nil {
+					return err
+				}
+				named[id] = struct{}{}
+			}
+		}
+	}
+	return nil
+}
+
+// unnamed lists the objects that are none of these.
+func (r *Repository) unnamed(ctx context.Context, named map[objectID]struct{}) (list []store.Info, err error) {
+	err = r.Store.List(ctx, archive.ObjectsPrefix, func(i store.Info) error {
+		object, ok := archive.ObjectOf(i.Name)
+		if !ok {
+			return nil
+		}
+		id, err := idOf(object)
+		if _, in := named[id]; err == nil && !in {
+			list = append(list, i)
+		}
+		return err
+	})
+	return list, err
+}
+
 // concerned says whether deleted files that the store keeps may hold the person of a request, for all that purges say.
 func (k *keeper) concerned(e *LedgerEntry) bool {
 	return e.Kind == archive.RequestRecord && !e.Closed && e.Sequence > k.swept
@@ -260,7 +334,20 @@ func (k *keeper) hiding(e *LedgerEntry) (n int) {
 	if !k.concerned(e) || e.Request == nil {
 		return 0
 	}
-	n, _ = slices.BinarySearchFunc(k.hidden, e.Request.Recorded.Add(storeLimit), time.Time.Compare)
+	return putBefore(k.hidden, e)
+}
+
+// stray counts the objects that no snapshot names and that may hold the person of a request.
+func (k *keeper) stray(e *LedgerEntry) int {
+	if e.Request == nil {
+		return 0
+	}
+	return putBefore(k.unnamed, e)
+}
+
+// putBefore counts the times at which no backup can have honoured a request yet, by a clock that may be a day off.
+func putBefore(put []time.Time, e *LedgerEntry) int {
+	n, _ := slices.BinarySearchFunc(put, e.Request.Recorded.Add(storeLimit), time.Time.Compare)
 	return n
 }
 
@@ -353,7 +440,9 @@ func (c *ErasuresConfig) derive(e *LedgerEntry, keepers []*keeper, unknown int) 
 			continue
 		}
 		out.Hidden += k.hiding(e)
-		told = told && len(k.hidden) == 0 && k.unseen == nil // where deleted files are kept, retention alone does not do it
+		out.Unnamed += k.stray(e)
+		told = told && len(k.hidden)+len(k.unnamed) == 0 && k.unseen == nil // where deleted files are kept, retention alone does not do it
+		out.Unfit = out.Unfit || len(k.snapshots) > 0 && slices.Contains(k.snapshots[0].unfit, e.Sequence)
 		for _, s := range k.snapshots {
 			if s.honour >= e.Sequence {
 				continue
@@ -366,10 +455,11 @@ func (c *ErasuresConfig) derive(e *LedgerEntry, keepers []*keeper, unknown int) 
 			told = told && (s.leaving || s.newer >= c.Retention.KeepMin)
 		}
 	}
-	switch clean := unknown == 0 && out.Unclean+out.Hidden == 0; {
+	switch clean := unknown == 0 && out.Unclean+out.Hidden+out.Unnamed == 0; {
 	case e.Closed:
 		out.Stage = Closed
 		return out
+	case out.Unfit: // there is nobody whom it could have been honoured for
 	case clean && c.Verified != nil && c.Verified(e.Sequence):
 		out.Stage = Verified
 	case clean:

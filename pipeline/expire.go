@@ -400,6 +400,9 @@ func (r *Repository) signedManifest(ctx context.Context, file, id string) (data,
 
 // take notes the objects that a manifest names, filters included.
 func (p *expiry) take(m *archive.Manifest, keep bool) error {
+	if keep {
+		return noteNamed(p.named, m)
+	}
 	for i := range m.Parts {
 		for _, objects := range [][]archive.Object{m.Parts[i].Objects, m.Parts[i].Filters} {
 			for _, o := range objects {
@@ -407,11 +410,7 @@ func (p *expiry) take(m *archive.Manifest, keep bool) error {
 				if err != nil {
 					return err
 				}
-				if keep {
-					p.named[id] = struct{}{}
-				} else {
-					p.doomed[id] = o.Size
-				}
+				p.doomed[id] = o.Size
 			}
 		}
 	}

@@ -142,6 +142,29 @@ func (h *held) others(ctx context.Context) (*lease, error) {
 	}
 }
 
+// idle fails with ErrLocked where a run is under way in the repository, as far as leases tell.
+func (r *Repository) idle(ctx context.Context, now time.Time) error {
+	var found []store.Info
+	err := r.Store.List(ctx, locksPrefix, func(i store.Info) error { found = append(found, i); return nil })
+	if err != nil {
+		return fmt.Errorf("list the leases in %s: %w", r.Store, err)
+	}
+	for _, i := range found {
+		data, err := store.ReadAll(ctx, r.Store, i.Name, leaseLimit)
+		if isNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read a lease in %s: %w", r.Store, err)
+		}
+		var l lease
+		if json.Unmarshal(data, &l) == nil && l.alive(now, false) {
+			return &Error{Op: "look at what no snapshot names", Err: &kind{fmt.Errorf("%s run is under way", withArticle(l.Purpose)), ErrLocked}, Help: "run it again when that has ended"}
+		}
+	}
+	return nil
+}
+
 // alive reports whether a lease counts. fresh is what the store's clock says.
 func (l *lease) alive(now time.Time, fresh bool) bool {
 	if now.After(l.Expires) && !fresh {

@@ -81,31 +81,73 @@ func (l *Ledger) Holds(head *archive.LedgerHead) error {
 
 // OpenLedger reads a store's ledger whole, for somebody who keeps no copy: every signature, link and sealed request is
 // checked, and that nothing was cut off which the newest snapshot of the store honours, or which expect (may be nil)
-// names. ids open sealed requests and manifests.
+// names. ids open sealed requests and manifests. Snapshots that can't be read or believed can't vouch for it: they are
+// passed over.
 func OpenLedger(ctx context.Context, r *Repository, ids *archive.Identities, expect *archive.LedgerHead) (*Ledger, error) {
+	l, _, err := r.openLedger(ctx, ids, expect)
+	return l, err
+}
+
+// openLedger is OpenLedger. passed is why snapshots were passed over.
+func (r *Repository) openLedger(ctx context.Context, ids *archive.Identities, expect *archive.LedgerHead) (l *Ledger, passed []error, err error) {
 	place, err := r.readLedger(ctx, ids, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	op := fmt.Sprintf("read the ledger in %s", r.Store)
 	if err := place.whole(); err != nil {
-		return nil, fail(err, "another store may hold it; lethe erasure list on the operator's machine brings it back from its own copy", "%s", op)
+		return nil, nil, fail(err, "another store may hold it; lethe erasure list on the operator's machine brings it back from its own copy", "%s", op)
 	}
 	if err := place.Holds(expect); err != nil {
-		return nil, fail(err, "this store has lost records, or shows old ones: take the ledger of another store", "%s", op)
+		return nil, nil, fail(err, "this store has lost records, or shows old ones: take the ledger of another store", "%s", op)
 	}
-	list, err := r.Snapshots(ctx)
-	if err != nil || len(list) == 0 {
-		return &place.Ledger, err
-	}
-	m, err := r.Manifest(ctx, list[len(list)-1].ID, ids)
-	if err != nil {
-		return nil, err
+	m, passed, err := r.newest(ctx, ids)
+	if err != nil || m == nil {
+		return &place.Ledger, passed, err
 	}
 	if err := place.Holds(m.Ledger); err != nil {
-		return nil, fail(err, "this store has lost records, or shows old ones: take the ledger of another store", "%s, which snapshot %s knows", op, m.ID)
+		return nil, nil, fail(err, "this store has lost records, or shows old ones: take the ledger of another store", "%s, which snapshot %s knows", op, m.ID)
 	}
-	return &place.Ledger, nil
+	return &place.Ledger, passed, nil
+}
+
+// openLedgers reads the ledger of a store as OpenLedger does, and those of others that hold the same repository: a request
+// may have been recorded while a store was away. The longest is returned; one that differs from it ends it. An other one
+// that can't be read is told in doubts.
+func openLedgers(ctx context.Context, r *Repository, others []*Repository, ids *archive.Identities, expect *archive.LedgerHead) (l *Ledger, doubts []string, err error) {
+	l, passed, err := r.openLedger(ctx, ids, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, p := range passed {
+		doubts = append(doubts, fmt.Sprintf("a newer snapshot can't be read, so what it knows of the ledger and of today's rules does not count: %v", p))
+	}
+	for _, other := range others {
+		if other.ID != r.ID {
+			return nil, nil, otherRepository(other, r)
+		}
+		more, err := OpenLedger(ctx, other, ids, nil)
+		if ctx.Err() != nil {
+			return nil, nil, context.Cause(ctx)
+		}
+		if err != nil {
+			doubts = append(doubts, fmt.Sprintf("the ledger in %s can't be read, so whether it knows of later requests is not known: %v", other.Store, err))
+			continue
+		}
+		if n := l.forksFrom(more); n > 0 {
+			return nil, nil, fail(integrity(fmt.Errorf("record %d is another one in %s: the ledger has forked", n, other.Store)), "lethe help ledger tells what to do", "read the ledger in %s", r.Store)
+		}
+		if len(more.Records) > len(l.Records) {
+			l = more
+		}
+	}
+	return l, doubts, fail(l.Holds(expect), "the stores have lost records, or show old ones: take the ledger of another store", "read the ledger in %s", r.Store)
+}
+
+// otherRepository is the error of a store that holds another repository than the first.
+func otherRepository(r, first *Repository) error {
+	return fail(configuration(fmt.Errorf("it holds repository %s, and %s holds %s", r.ID, first.Store, first.ID)),
+		"name the stores of one repository; each has keys, rules and a ledger of its own", "open %s", r.Store)
 }
 
 // ledgerPlace is one place that keeps a ledger: a store, or the operator's own copy.

@@ -28,6 +28,7 @@ type ledgerRun struct {
 	sequences []int64         // of their records; 0 in a dry run for those that are new
 	recorded  []string        // references that were new in this run
 	unfit     []string        // references of those whose key can be nobody's
+	nobodys   []int64         // the records of those that are in the ledger
 	inbox     *InboxReport    // nil where there is no inbox
 }
 

@@ -10,8 +10,8 @@ import (
 )
 
 // Proven returns which requests of the ledger are verified in all of these stores, by sequence: where a proof looked for
-// the request and found nothing, every snapshot that the proof read is the same today or gone, and every other one was
-// taken after it and honours the request. A proof that can't be believed is none.
+// the request by today's rules and found nothing, every snapshot that the proof read is the same today or gone, and every
+// other one was taken after it and honours the request. A proof that can't be believed is none.
 func Proven(ctx context.Context, repos []*Repository, ids *archive.Identities) (func(sequence int64) bool, error) {
 	var stores []map[int64]signedProof
 	for _, r := range repos {
@@ -44,7 +44,14 @@ func (r *Repository) proven(ctx context.Context, ids *archive.Identities) (map[i
 	if err != nil {
 		return nil, err
 	}
+	newest, _, err := r.newest(ctx, ids)
+	if err != nil || newest == nil {
+		return by, err
+	}
 	for _, p := range proofs {
+		if p.Rules != newest.Rules.Digest {
+			continue // today's may reach further
+		}
 		later := int64(archive.MaxSequence) // the last record that every snapshot which the proof has not read honours
 		for _, l := range list {
 			digest, err := r.digest(ctx, archive.ManifestName(l.ID))

@@ -68,11 +68,12 @@ type TableErasure struct {
 
 // PurgeReport says what a purge did, or after a dry run would do.
 type PurgeReport struct {
-	DryRun  bool         `json:"dry_run"`
-	Plan    *PurgePlan   `json:"plan"`
-	Stores  []StorePurge `json:"stores"`
-	Fetched int64        `json:"fetched_bytes"` // of objects
-	Stored  int64        `json:"stored_bytes"`  // of objects, in one store
+	DryRun  bool                `json:"dry_run"`
+	Plan    *PurgePlan          `json:"plan"`
+	Ledger  *archive.LedgerHead `json:"ledger"` // the last record of the longest ledger; null where there is none
+	Stores  []StorePurge        `json:"stores"`
+	Fetched int64               `json:"fetched_bytes"` // of objects
+	Stored  int64               `json:"stored_bytes"`  // of objects, in one store
 }
 
 // StorePurge is what a purge did in one store.

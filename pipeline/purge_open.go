@@ -23,6 +23,9 @@ func (p *purge) open(ctx context.Context) error {
 		s := &purgeStore{repo: &own, out: StorePurge{Store: repo.Store.String(), Successors: []Successor{}, Kept: []store.Kept{}}}
 		p.stores = append(p.stores, s)
 		var err error
+		if first := p.stores[0].repo; repo.ID != first.ID {
+			return otherRepository(repo, first)
+		}
 		if !p.c.DryRun {
 			if s.lease, err = acquire(ctx, repo.Store, "purge", p.c.Now); err != nil {
 				return err
@@ -93,11 +96,11 @@ func (s *purgeStore) look(ctx context.Context, ids *archive.Identities) (newest 
 
 // takeIn reads the manifests again, one at a time, for what stored keeps of them.
 func (p *purge) takeIn(ctx context.Context, newest *archive.Manifest) error {
-	today, err := parseStoredRules(newest)
-	if err != nil {
-		return fail(err, "", "read today's rules")
-	}
 	requests, err := p.selected()
+	if err != nil {
+		return err
+	}
+	today, err := todaysRules(newest, p.c.Rules, requests)
 	if err != nil {
 		return err
 	}
@@ -120,7 +123,7 @@ func (p *purge) takeIn(ctx context.Context, newest *archive.Manifest) error {
 			if err != nil {
 				return err
 			}
-			if p.c.Signer != nil && signer == p.c.Signer.Public() {
+			if p.c.Signer != nil && signer == p.c.Signer.Public() && len(m.Resealed) == 0 {
 				if err := p.remember(s.repo, m); err != nil {
 					return err
 				}
@@ -136,15 +139,14 @@ func (p *purge) takeIn(ctx context.Context, newest *archive.Manifest) error {
 			s.snapshots = append(s.snapshots, snap)
 		}
 	}
-	p.newest = newest
+	p.newest, p.report.Ledger = newest, p.ledger.Head()
 	p.newest.Parts = nil
 	p.report.Plan = &PurgePlan{Rules: newest.ID, Requests: []PlannedErasure{}, Tables: []TableErasure{}, Beyond: []string{}, Recipients: []string{}, Remarks: []string{}}
 	return nil
 }
 
 // remember notes the objects of a manifest that this key holder has signed, so that a text which was sealed by a run that
-// was interrupted is not sealed again. A manifest of the operator's is not believed that much: whoever stole the
-// operator's key could have it say that an object holds another text.
+// was interrupted is not sealed again. What it says of them is looked into before it counts.
 func (p *purge) remember(repo *Repository, m *archive.Manifest) error {
 	for i := range m.Parts {
 		for _, o := range slices.Concat(m.Parts[i].Objects, m.Parts[i].Filters) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"lethe/pipeline/archive"
 	"lethe/scrub/catalog"
 )
 
@@ -137,6 +138,9 @@ func (snap *oneSnapshot) rowsUnder(root string) (n int64) {
 func (p *purge) remark() {
 	plan := p.report.Plan
 	own := p.c.Identities.Recipients()
+	if other := p.otherRules(); len(other) > 0 {
+		plan.Remarks = append(plan.Remarks, fmt.Sprintf("the rules have changed since %s recorded (%s): %s decide", wereRequests(len(other)), few(other), p.stored.today.Path))
+	}
 	plan.Remarks = append(plan.Remarks, p.stored.unfit()...)
 	if n := p.stored.unread.Load(); n > 0 {
 		plan.Remarks = append(plan.Remarks, fmt.Sprintf("%d filters could not be read, and what they cover was read in full: lethe check names them", n))
@@ -158,6 +162,24 @@ func (p *purge) remark() {
 				"the database may have them still, and then the next backup has them again; delete them there", snap.id, strings.Join(tables, ", ")))
 		}
 	}
+}
+
+// otherRules names the requests that were recorded under other rules than those that decide.
+func (p *purge) otherRules() (refs []string) {
+	today := archive.Digest(p.stored.today.Text)
+	for _, r := range p.ledger.Open() {
+		if r.Rules != today && slices.ContainsFunc(p.stored.requests, func(q erasure) bool { return q.sequence == r.Sequence }) {
+			refs = append(refs, r.Ref)
+		}
+	}
+	return refs
+}
+
+func wereRequests(n int) string {
+	if n == 1 {
+		return "a request was"
+	}
+	return fmt.Sprintf("%d requests were", n)
 }
 
 // leftovers are the tables in which the newest snapshot has rows of people although it honours their requests: rows that lead

@@ -25,7 +25,7 @@ type sealedPiece struct {
 	mu     sync.Mutex
 	object archive.Object // named by "" until it is sealed
 	in     []*Repository
-	known  bool // from a manifest: whether it is still there is to be seen
+	known  bool // from a manifest: whether it is still there, and is what that says, is to be seen
 }
 
 // seal stores every object that takes another's place.
@@ -123,8 +123,9 @@ func (u *storedUse) reposOf(snapshots []int) (repos []*Repository) {
 
 // sealers seal what one worker makes, for the recipients that each snapshot names.
 type sealers struct {
-	purge *purge
-	of    map[*storedWorld]*worldSealer
+	purge  *purge
+	of     map[*storedWorld]*worldSealer
+	opener *archive.Opener // of the key holder's, made when it is needed
 }
 
 type worldSealer struct {
@@ -176,8 +177,10 @@ func (s *sealers) sealAs(ctx context.Context, own *worldSealer, id archive.Piece
 	s.purge.mu.Unlock()
 	piece.mu.Lock()
 	defer piece.mu.Unlock()
-	if err := piece.look(ctx); err != nil {
-		return archive.Object{}, err
+	if piece.known {
+		if err := s.look(ctx, piece, text); err != nil {
+			return archive.Object{}, err
+		}
 	}
 	var data []byte
 	for _, repo := range repos {
@@ -220,11 +223,10 @@ func (s *sealers) sealAs(ctx context.Context, own *worldSealer, id archive.Piece
 }
 
 // look makes sure that what a manifest names is there: a snapshot that is whole must not get a successor that is not. What
-// some store has lost is sealed anew, under another name.
-func (piece *sealedPiece) look(ctx context.Context) error {
-	if !piece.known {
-		return nil
-	}
+// some store has lost is sealed anew, under another name. And so is what holds another text: a manifest that a key holder
+// has signed has taken over from the operator's what it says of pieces that did not change, and whoever stole the
+// operator's key could have it say that an object which holds the person is the one without.
+func (s *sealers) look(ctx context.Context, piece *sealedPiece, text func() ([]byte, error)) error {
 	piece.known = false
 	for _, repo := range piece.in {
 		info, err := repo.Store.Stat(ctx, archive.ObjectName(piece.object.Object))
@@ -235,6 +237,23 @@ func (piece *sealedPiece) look(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("look whether object %s is still there: %w", piece.object.Object, err)
 		}
+	}
+	plain, err := text()
+	if err != nil {
+		return err
+	}
+	if s.opener == nil {
+		if s.opener, err = archive.NewOpener(s.purge.c.Identities); err != nil {
+			return err
+		}
+	}
+	data, err := piece.in[0].Object(ctx, piece.object)
+	if err != nil {
+		return err
+	}
+	s.purge.stored.fetched.Add(int64(len(data)))
+	if held, err := s.opener.Open(data, piece.object); err != nil || !bytes.Equal(held, plain) {
+		piece.in = nil
 	}
 	return nil
 }

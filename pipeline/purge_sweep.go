@@ -18,19 +18,15 @@ func (p *purge) sweep(ctx context.Context, s *purgeStore, left []string) error {
 		return err
 	}
 	unnamed := map[objectID]int64{}
-	err = s.repo.Store.List(ctx, archive.ObjectsPrefix, func(i store.Info) error {
-		object, ok := archive.ObjectOf(i.Name)
-		if !ok {
-			return nil
-		}
-		id, err := idOf(object)
-		if _, in := named[id]; err == nil && !in {
-			unnamed[id] = i.Size
-		}
-		return err
-	})
+	list, err := s.repo.unnamed(ctx, named)
 	if err != nil {
 		return err
+	}
+	for _, i := range list {
+		object, _ := archive.ObjectOf(i.Name)
+		if id, err := idOf(object); err == nil {
+			unnamed[id] = i.Size
+		}
 	}
 	notes, err := s.notes(ctx, left)
 	if err != nil {
@@ -82,17 +78,17 @@ func (s *purgeStore) sweepVersions(ctx context.Context) error {
 
 // named is the objects that the listed snapshots name.
 func (s *purgeStore) named(ctx context.Context, listed []string, ids *archive.Identities) (map[objectID]struct{}, error) {
-	e := &expiry{named: map[objectID]struct{}{}}
+	all := map[objectID]struct{}{}
 	for _, id := range listed {
 		m, _, err := s.repo.manifest(ctx, id, ids)
 		if err == nil {
-			err = e.take(m, true)
+			err = noteNamed(all, m)
 		}
 		if err != nil {
 			return nil, fail(err, "", "see which objects are still needed")
 		}
 	}
-	return e.named, nil
+	return all, nil
 }
 
 // nothingNew makes sure that the store lists just these snapshots.

@@ -28,17 +28,14 @@ func newReplay(ctx context.Context, repo *Repository, m *archive.Manifest, diges
 	if err != nil {
 		return nil, err
 	}
-	id, err := repo.Find(ctx, "latest")
+	newest, _, err := repo.newest(ctx, c.Identities)
 	if err != nil {
 		return nil, err
 	}
-	newest := m
-	if id != m.ID {
-		if newest, err = repo.Manifest(ctx, id, c.Identities); err != nil {
-			return nil, err
-		}
+	if newest == nil {
+		newest = m
 	}
-	today, err := parseStoredRules(newest)
+	today, err := todaysRules(newest, c.Rules, requests)
 	if err != nil {
 		return nil, err
 	}

@@ -232,6 +232,29 @@ func (r *Repository) Snapshots(ctx context.Context) ([]Listed, error) {
 	return list, nil // ids sort by time, and listings come in name order
 }
 
+// newest is the manifest of the newest snapshot that can be read and believed, nil where there is no snapshot; passed is why
+// newer ones were passed over. Who damages a manifest could as well delete it.
+func (r *Repository) newest(ctx context.Context, ids *archive.Identities) (m *archive.Manifest, passed []error, err error) {
+	list, err := r.Snapshots(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, l := range slices.Backward(list) {
+		m, err := r.Manifest(ctx, l.ID, ids)
+		if err == nil {
+			return m, passed, nil
+		}
+		if !errors.Is(err, ErrIntegrity) && !isNotFound(err) {
+			return nil, nil, err
+		}
+		passed = append(passed, err)
+	}
+	if len(passed) > 0 {
+		return nil, nil, passed[0]
+	}
+	return nil, nil, nil
+}
+
 // Find resolves "latest", an id or an unambiguous prefix of one.
 func (r *Repository) Find(ctx context.Context, ref string) (string, error) {
 	list, err := r.Snapshots(ctx)

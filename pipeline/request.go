@@ -181,7 +181,7 @@ func (l *ledgerRun) choose(ctx context.Context, plan *scrub.Plan, server scrub.Q
 	if err != nil {
 		return err
 	}
-	l.requests, l.sequences = nil, nil
+	l.requests, l.sequences, l.nobodys = nil, nil, nil
 	var strange []string
 	for i, r := range all {
 		switch {
@@ -190,6 +190,9 @@ func (l *ledgerRun) choose(ctx context.Context, plan *scrub.Plan, server scrub.Q
 				"declare it under subjects: again, with the table that holds them now", "read the ledger")
 		case unfit[i] != nil:
 			strange = append(strange, r.Ref)
+			if i < len(open) {
+				l.nobodys = append(l.nobodys, open[i].Sequence)
+			}
 		default:
 			l.requests = append(l.requests, r)
 			sequence := int64(0)

@@ -25,7 +25,8 @@ import (
 // RestoreConfig is what a restore needs.
 type RestoreConfig struct {
 	Repository *Repository
-	Snapshot   string // latest, an id, or an unambiguous prefix
+	Others     []*Repository // other stores of it, whose ledgers may know of later requests
+	Snapshot   string        // latest, an id, or an unambiguous prefix
 	Identities *archive.Identities
 
 	To     string    // libpq URL of the database to build; or
@@ -50,18 +51,19 @@ type RestoreConfig struct {
 
 // RestoreReport says what a restore did.
 type RestoreReport struct {
-	Snapshot string         `json:"snapshot"`
-	Taken    time.Time      `json:"taken"`
-	Database string         `json:"database,omitempty"` // "" for SQL text
-	Created  bool           `json:"created"`
-	Tables   int            `json:"tables"`
-	Rows     int64          `json:"rows"`
-	Bytes    int64          `json:"text_bytes"`
-	Seconds  float64        `json:"seconds"`
-	Replayed []string       `json:"replayed"` // refs of the requests that came after the snapshot, and were replayed
-	Omitted  []string       `json:"omitted"`  // in words, what of the ledger was left out, and who may be back for that
-	Erased   []TableErasure `json:"erased"`   // what they take, in the whole snapshot
-	LeftOut  []string       `json:"left_out"` // constraints that --table left out, settings that could not be applied
+	Snapshot string              `json:"snapshot"`
+	Taken    time.Time           `json:"taken"`
+	Database string              `json:"database,omitempty"` // "" for SQL text
+	Created  bool                `json:"created"`
+	Tables   int                 `json:"tables"`
+	Rows     int64               `json:"rows"`
+	Bytes    int64               `json:"text_bytes"`
+	Seconds  float64             `json:"seconds"`
+	Ledger   *archive.LedgerHead `json:"ledger"`   // the head of the ledger that was replayed; null where none was
+	Replayed []string            `json:"replayed"` // refs of the requests that came after the snapshot, and were replayed
+	Omitted  []string            `json:"omitted"`  // in words, what of the ledger was left out, and who may be back for that
+	Erased   []TableErasure      `json:"erased"`   // what they take, in the whole snapshot
+	LeftOut  []string            `json:"left_out"` // constraints that --table left out, settings that could not be applied
 }
 
 // Restore brings one snapshot back: backup's line read backwards. On an error nothing that looks whole is left.
@@ -155,13 +157,17 @@ func (r *restore) later(ctx context.Context) ([]erasure, error) {
 		r.omit("no erasure was replayed: everybody is back who was erased after %s", r.m.Started.UTC().Format(time.RFC3339))
 		return nil, nil
 	}
-	ledger, err := OpenLedger(ctx, r.c.Repository, r.c.Identities, r.c.Expect)
+	ledger, doubts, err := openLedgers(ctx, r.c.Repository, r.c.Others, r.c.Identities, r.c.Expect)
 	if err == nil {
 		err = ledger.Holds(r.m.Ledger)
 	}
 	if err != nil {
 		return nil, fail(err, "restore from a store whose ledger is whole. If there is none left, --without-ledger restores what the snapshot holds, with everybody who was erased since: erase them again by hand before anybody uses it",
 			"find out who was erased since")
+	}
+	r.report.Ledger = ledger.Head()
+	for _, text := range doubts {
+		r.omit("%s", text)
 	}
 	if r.c.Until > 0 && r.m.Ledger != nil && r.m.Ledger.Sequence > r.c.Until {
 		r.omit("the snapshot itself honours the ledger up to record %d: whom the records after %d are about is not in it, and no restore of it brings them back; only an older snapshot can",

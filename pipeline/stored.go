@@ -213,6 +213,34 @@ func parseStoredRules(m *archive.Manifest) (*rules.File, error) {
 	return f, nil
 }
 
+// todaysRules are the rules of the newest snapshot. Where those know nothing of a subject that a request is about, since
+// they were written before, fallback decides in their place, if there is one and it does.
+func todaysRules(newest *archive.Manifest, fallback *rules.File, requests []erasure) (*rules.File, error) {
+	today, err := parseStoredRules(newest)
+	if err != nil {
+		return nil, err
+	}
+	unknown := undeclared(today, requests)
+	switch {
+	case unknown == nil:
+		return today, nil
+	case fallback != nil && undeclared(fallback, requests) == nil:
+		return fallback, nil
+	}
+	return nil, fail(configuration(fmt.Errorf("the rules of the newest snapshot, %s, have no subject of type %q, whom request %s is about", newest.ID, unknown.Subject, unknown.Ref)),
+		"lethe backup, under rules that have it: those of the newest snapshot decide. Where no backup can be made, --rules FILE with such rules", "look for the people to erase")
+}
+
+// undeclared is the first request about a subject that rules do not have.
+func undeclared(f *rules.File, requests []erasure) *erasure {
+	for i := range requests {
+		if !slices.ContainsFunc(f.Subjects, func(s rules.Subject) bool { return s.Type == requests[i].Subject }) {
+			return &requests[i]
+		}
+	}
+	return nil
+}
+
 // compile applies today's rules to the schema of a snapshot that was made under its own ones.
 func (s *stored) compile(own *rules.File, cat *catalog.Catalog) (*scrub.Plan, error) {
 	f, err := scrub.RulesForStored(s.today, s.now, own, cat)
@@ -223,7 +251,7 @@ func (s *stored) compile(own *rules.File, cat *catalog.Catalog) (*scrub.Plan, er
 	switch {
 	case err == nil:
 		return plan, nil
-	case s.fallback != nil:
+	case s.fallback != nil && undeclared(s.fallback, s.requests) == nil:
 		return scrub.CompileStored(scrub.OnlySchema(s.fallback, cat), cat)
 	}
 	return nil, fail(configuration(err), "decide it in a rules file of its own, and pass that with --rules FILE: it counts for snapshots that today's rules can't decide about",

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"lethe/pipeline/archive"
+	"lethe/pipeline/store"
 	"lethe/rules"
 	"lethe/scrub"
 )
@@ -19,6 +21,7 @@ import (
 // VerifyConfig is what it takes to show that nobody who was erased is in stored snapshots.
 type VerifyConfig struct {
 	Repository *Repository
+	Others     []*Repository // other stores of it, whose ledgers may know of later requests
 	Identities *archive.Identities
 	Signer     *archive.SigningKey // signs the proof; nil writes none
 
@@ -34,17 +37,19 @@ type VerifyConfig struct {
 
 // VerifyReport says what was looked at, and what was found.
 type VerifyReport struct {
-	Store     string    `json:"store"`
-	Snapshots int       `json:"snapshots"`
-	Objects   int64     `json:"objects"`
-	Bytes     int64     `json:"bytes"`
-	Rows      int64     `json:"rows"`
-	Kept      int64     `json:"kept"`     // rows of erased people that stay by a rule, redacted
-	Requests  []string  `json:"requests"` // that were looked for in every snapshot
-	Remarks   []string  `json:"remarks"`  // which requests could not be looked for, and why: they are not proven
-	Lookups   int       `json:"lookups"`
-	Findings  []Finding `json:"findings"` // empty: nobody was found
-	Proof     string    `json:"proof"`    // the file that says so, "" where none was written
+	Store     string              `json:"store"`
+	Ledger    *archive.LedgerHead `json:"ledger"` // the last record of the ledger that was looked through; null where there is none
+	Snapshots int                 `json:"snapshots"`
+	Objects   int64               `json:"objects"`
+	Bytes     int64               `json:"bytes"`
+	Rows      int64               `json:"rows"`
+	Kept      int64               `json:"kept"`     // rows of erased people that stay by a rule, redacted
+	Requests  []string            `json:"requests"` // that were looked for in every snapshot
+	Remarks   []string            `json:"remarks"`  // which requests could not be looked for, and why: they are not proven
+	Lookups   int                 `json:"lookups"`
+	Findings  []Finding           `json:"findings"`        // empty: nobody was found
+	Unnamed   int                 `json:"unnamed_objects"` // that no snapshot names, so that nothing tells what is in them: nothing is proven while there are any
+	Proof     string              `json:"proof"`           // the file that says so, "" where none was written
 }
 
 // Finding is a place where somebody is found who should not be. It says where, never whom.
@@ -60,7 +65,9 @@ type Finding struct {
 
 // Verify reads everything that a store's snapshots hold, without the help of filters, and looks for the people whom
 // requests are about: rows that today's rules would still delete, rewrite or cut for them, and values that stand anywhere
-// in rows, DDL and large objects. Where it finds nothing it writes a signed proof.
+// in rows, DDL, large objects and manifests. Where it finds nothing it writes a signed proof. Objects that no snapshot
+// names, as interrupted runs leave them, can't be looked through: nothing is proven while the store has some from before a
+// request.
 //
 // It can't find what the links to are gone: a row that led to somebody through rows that were erased.
 func Verify(ctx context.Context, c VerifyConfig) (report *VerifyReport, err error) {
@@ -81,7 +88,7 @@ func Verify(ctx context.Context, c VerifyConfig) (report *VerifyReport, err erro
 		return nil, err
 	}
 	v.findings()
-	if len(v.report.Findings) > 0 || c.Signer == nil {
+	if len(v.report.Findings)+v.report.Unnamed > 0 || c.Signer == nil {
 		return v.report, nil
 	}
 	return v.report, v.prove(ctx)
@@ -133,7 +140,13 @@ func (v *verification) note(key foundKey, count int64, snapshots ...*oneSnapshot
 func (v *verification) open(ctx context.Context) error {
 	repo := v.c.Repository
 	var err error
-	if v.ledger, err = OpenLedger(ctx, repo, v.c.Identities, v.c.Expect); err != nil {
+	var doubts []string
+	if v.ledger, doubts, err = openLedgers(ctx, repo, v.c.Others, v.c.Identities, v.c.Expect); err != nil {
+		return err
+	}
+	v.report.Ledger, v.report.Remarks = v.ledger.Head(), append(v.report.Remarks, doubts...)
+	objects, err := repo.unnamed(ctx, nil) // all of them, before the snapshots that may name them
+	if err != nil {
 		return err
 	}
 	keys, err := repo.keys(ctx, v.c.Identities)
@@ -151,18 +164,23 @@ func (v *verification) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	today, err := parseStoredRules(newest)
+	requests := erasures(v.ledger.Open())
+	today, err := todaysRules(newest, v.c.Rules, requests)
 	if err != nil {
 		return err
 	}
-	v.stored = newStored(v.c.Identities, keys, today, nil, erasures(v.ledger.Open()), v.c.Workers)
+	v.stored = newStored(v.c.Identities, keys, today, nil, requests, v.c.Workers)
 	v.stored.fallback, v.stored.progress, v.stored.everybody, v.stored.unfiltered = v.c.Rules, v.c.Progress, true, true
 	if v.stored.now, err = v.stored.schema(ctx, repo, newest.Parts); err != nil {
 		return err
 	}
+	named := map[objectID]struct{}{}
 	for _, l := range list {
 		m, digest, err := repo.manifest(ctx, l.ID, v.c.Identities)
 		if err != nil {
+			return err
+		}
+		if err := noteNamed(named, m); err != nil {
 			return err
 		}
 		if err := v.ledger.Holds(m.Ledger); err != nil {
@@ -172,11 +190,19 @@ func (v *verification) open(ctx context.Context) error {
 			return err
 		}
 		v.refs = append(v.refs, archive.SnapshotRef{ID: l.ID, Digest: digest})
-		if v.values[m.ClientEncoding] == nil {
-			if v.values[m.ClientEncoding], err = newLookups(v.c.Lookups, m.ClientEncoding); err != nil {
-				return err
+		for _, encoding := range []string{m.ClientEncoding, "UTF8"} { // the latter is that of manifests
+			if v.values[encoding] == nil {
+				if v.values[encoding], err = newLookups(v.c.Lookups, encoding); err != nil {
+					return err
+				}
 			}
 		}
+		if err := v.manifest(v.stored.snapshots[len(v.stored.snapshots)-1], m); err != nil {
+			return err
+		}
+	}
+	if err := v.unnamed(ctx, objects, named); err != nil {
+		return err
 	}
 	v.report.Snapshots = len(list)
 	v.report.Remarks = append(v.report.Remarks, v.stored.unfit()...)
@@ -184,6 +210,61 @@ func (v *verification) open(ctx context.Context) error {
 		v.report.Requests = append(v.report.Requests, r.Ref)
 	}
 	return nil
+}
+
+// manifest searches what a manifest says beside its objects: settings and comment of the database, the rules.
+func (v *verification) manifest(snap *oneSnapshot, m *archive.Manifest) error {
+	s := &searcher{lookups: v.values["UTF8"]}
+	if len(s.values) == 0 {
+		return nil
+	}
+	said := *m
+	said.Parts = nil
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(&said); err != nil {
+		return err
+	}
+	s.search(text.Bytes(), func(value, _ int) {
+		v.note(foundKey{-1, value, "manifest", "", "holds a value that was searched for"}, 1, snap)
+	})
+	return nil
+}
+
+// unnamed counts the objects that no snapshot names and that may hold somebody. Those of a run that is under way can't be
+// told from those that one has left.
+func (v *verification) unnamed(ctx context.Context, objects []store.Info, named map[objectID]struct{}) error {
+	var put []time.Time
+	for _, i := range objects {
+		object, _ := archive.ObjectOf(i.Name)
+		id, err := idOf(object)
+		if err != nil {
+			return err
+		}
+		if _, ok := named[id]; ok {
+			continue
+		}
+		if _, err := v.c.Repository.Store.Stat(ctx, i.Name); isNotFound(err) { // it expired a moment ago
+			continue
+		} else if err != nil {
+			return err
+		}
+		put = append(put, i.Modified)
+	}
+	slices.SortFunc(put, time.Time.Compare)
+	if len(v.c.Lookups) > 0 {
+		v.report.Unnamed = len(put)
+	}
+	for i := range v.ledger.Records {
+		if e := &v.ledger.Records[i]; e.Request != nil {
+			v.report.Unnamed = max(v.report.Unnamed, putBefore(put, e))
+		}
+	}
+	if v.report.Unnamed == 0 {
+		return nil
+	}
+	return v.c.Repository.idle(ctx, v.c.Now())
 }
 
 // tables reads every row.

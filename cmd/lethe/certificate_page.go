@@ -136,6 +136,7 @@ code, .ids { font-family: "DejaVu Sans Mono", "Liberation Mono", monospace; font
 <tr><th scope="row">Expired</th><td>{{len .Expired}}, of those from before the request that stored ones know</td></tr>
 {{range .Purges}}<tr><th scope="row">Purged</th><td>{{time .Ended}} with Lethe {{.Tool}}, by the holder of key <code>{{.Signer}}</code>; rules <code>{{.Rules}}</code></td></tr>
 {{end}}{{if .Hidden}}<tr><th scope="row">Deleted, and still kept</th><td><strong>{{.Hidden}} files that may hold the person</strong></td></tr>
+{{end}}{{if .Unnamed}}<tr><th scope="row">Named by no snapshot</th><td><strong>{{.Unnamed}} objects that may hold the person</strong></td></tr>
 {{end}}{{with .Proof}}<tr><th scope="row">Verified</th><td>{{time .Finished}} with Lethe {{.Tool}}, by the holder of key <code>{{.Signer}}</code>: {{count .Objects "object"}} read in full, {{bytes .Bytes}}, {{count .Rows "row"}}; {{if .Lookups}}{{count .Lookups "value"}} searched for everywhere{{else}}no values, such as names or addresses, were searched for{{end}}. {{count .Kept "row"}} of all erased people stay by a rule. Proof <code>{{.Name}}</code>; rules <code>{{.Rules}}</code></td></tr>
 {{else}}<tr><th scope="row">Verified</th><td>not yet</td></tr>
 {{end}}{{with .Source}}<tr><th scope="row">In the database</th><td>Rows that lead to the person, met by the backup of {{time .Started}}: {{if .Rows}}<strong>{{group .Rows}}</strong>. It left them out or rewrote them; in the database that it read they are still there{{else}}none{{end}}.</td></tr>

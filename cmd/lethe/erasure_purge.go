@@ -62,8 +62,14 @@ func (a *app) holder(ctx context.Context, f *holderFlags, needSigner bool) (h *h
 		if h.signer, err = archive.ReadSigner(f.signer); err != nil {
 			return nil, asUsage(err)
 		}
-		// What this key holder has signed before is believed.
-		f.trust = append(f.trust, h.signer.Public().String())
+		believed, err := h.cfg.trusted(f.trust)
+		if err != nil {
+			return nil, err
+		}
+		if key := h.signer.Public(); !slices.Contains(believed, key) {
+			return nil, usage("if it is yours: --trust "+key.String()+", and the same line under trusted_signers: in the operator's lethe.yml",
+				"the key in %s is none of those that are trusted, so nobody would believe what it signs", f.signer)
+		}
 	} else if needSigner {
 		return nil, usage("--signer FILE with a key that lethe keygen signer made; its public line belongs to trusted_signers: of whoever reads the store",
 			"this needs a key holder's signing key")
@@ -302,6 +308,7 @@ func (a *app) sayPurge(r *pipeline.PurgeReport, err error) error {
 	if err != nil {
 		return err
 	}
+	a.term.Say("ledger head %s", r.Ledger)
 	a.term.Say("fetched %s, wrote %s; next: lethe erasure verify", bytesText(r.Fetched), bytesText(r.Stored))
 	if left > 0 {
 		return &degradedError{fmt.Errorf("%d of %d stores may still hold what was erased", left, len(r.Stores))}
@@ -372,9 +379,10 @@ func (a *app) erasureVerify(ctx context.Context, f *verifyFlags, read bool) erro
 	}
 	defer closeRepositories(h.repos)
 	reports := []*pipeline.VerifyReport{}
-	found := 0
+	found, unnamed := 0, 0
 	for _, r := range h.repos {
-		report, err := pipeline.Verify(ctx, pipeline.VerifyConfig{Repository: r, Identities: h.ids, Signer: h.signer, Expect: h.expect, Lookups: values, Rules: h.rules,
+		others := slices.DeleteFunc(slices.Clone(h.repos), func(o *pipeline.Repository) bool { return o == r })
+		report, err := pipeline.Verify(ctx, pipeline.VerifyConfig{Repository: r, Others: others, Identities: h.ids, Signer: h.signer, Expect: h.expect, Lookups: values, Rules: h.rules,
 			Workers: h.cfg.workers(), Tool: version, Now: time.Now, Progress: a.showProgress})
 		a.term.Progress("")
 		if err != nil {
@@ -382,6 +390,7 @@ func (a *app) erasureVerify(ctx context.Context, f *verifyFlags, read bool) erro
 		}
 		reports = append(reports, report)
 		found += len(report.Findings)
+		unnamed += report.Unnamed
 	}
 	if a.term.json {
 		if err := a.term.JSON(map[string]any{"stores": reports}); err != nil {
@@ -395,6 +404,10 @@ func (a *app) erasureVerify(ctx context.Context, f *verifyFlags, read bool) erro
 		for _, f := range r.Findings {
 			a.term.Warn("%s: %s", r.Store, findingText(f))
 		}
+		if r.Unnamed > 0 {
+			a.term.Warn("%s: %s that no snapshot names may hold anybody: interrupted runs leave such, and nothing tells what is in them", r.Store, count(int64(r.Unnamed), "object"))
+		}
+		a.term.Say("%s: ledger head %s", r.Store, r.Ledger)
 		a.term.Say("%s: read %s of %s, %s: %s; looked for %s and %s", r.Store, count(r.Objects, "object"), count(int64(r.Snapshots), "snapshot"), bytesText(r.Bytes),
 			count(r.Rows, "row"), count(int64(len(r.Requests)), "request"), count(int64(r.Lookups), "value"))
 		if r.Proof != "" {
@@ -410,6 +423,8 @@ func (a *app) erasureVerify(ctx context.Context, f *verifyFlags, read bool) erro
 	switch {
 	case found > 0:
 		return &foundError{found}
+	case unnamed > 0:
+		return &unprovenError{unnamed}
 	case len(h.failed) > 0:
 		return &degradedError{fmt.Errorf("%d of %d stores could not be read", len(h.failed), len(h.failed)+len(h.repos))}
 	}
@@ -432,6 +447,17 @@ func findingText(f pipeline.Finding) string {
 type foundError struct{ places int }
 
 func (e *foundError) Error() string { return "verify: found in " + count(int64(e.places), "place") }
+
+// unprovenError: what no snapshot names can't be looked through.
+type unprovenError struct{ objects int }
+
+func (e *unprovenError) Error() string {
+	return "verify: nothing is proven while there are " + count(int64(e.objects), "object") + " that no snapshot names"
+}
+func (e *unprovenError) Hint() string {
+	return "lethe erasure purge takes them away; or lethe expire --leftovers, on the operator's machine, once they are a day old"
+}
+
 func (e *foundError) Hint() string {
 	return "lethe erasure purge takes out what rules reach; for the rest write a rule, or let retention delete the snapshots"
 }

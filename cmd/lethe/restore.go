@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -123,6 +124,7 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, snapshot string) (er
 	if c.Repository, err = choose(ctx, repos, snapshot); err != nil {
 		return err
 	}
+	c.Others = slices.DeleteFunc(slices.Clone(repos), func(r *pipeline.Repository) bool { return r == c.Repository })
 	var report *pipeline.RestoreReport
 	switch {
 	case f.output == "":
@@ -158,6 +160,9 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, snapshot string) (er
 			a.term.Detail("  %s: %s deleted, %s redacted, %s unlinked", t.Table, group(t.Deleted), group(t.Redacted), group(t.Cleared))
 		}
 		a.term.Say("replayed %s that came after the snapshot: %s left out", count(int64(n), "erasure"), count(gone, "row"))
+	}
+	if report.Ledger != nil {
+		a.term.Say("ledger head %s", report.Ledger)
 	}
 	switch {
 	case a.dryRun:

@@ -251,6 +251,10 @@ func (a *app) sayOverdue(o *pipeline.OverdueErasures) {
 			where = count(int64(e.Unclean), "stored snapshot")
 		case e.Hidden > 0:
 			where = count(int64(e.Hidden), "deleted file") + " that a bucket keeps"
+		case e.Unnamed > 0:
+			where = count(int64(e.Unnamed), "object") + " that no snapshot names"
+		case e.Unfit:
+			where = "every snapshot, as its key is no value of the key column,"
 		}
 		a.term.Warn("erasure %s is OVERDUE: received on %s, due on %s, and %s may still hold the person (%s)", e.Ref, e.Received, e.Deadline, where, e.Stage)
 	}

@@ -86,10 +86,11 @@ type CertifiedStore struct {
 	Rewritten []CertifiedSuccessor `json:"rewritten"`         // snapshots that have lost rows of the person
 	Expired   []string             `json:"expired"`           // snapshots from before the request that are gone, of those that stored ones know
 	Purges    []CertifiedPurge     `json:"purges"`
-	Hidden    int                  `json:"hidden_files"` // deleted files that it keeps and that may hold the person
-	Kept      []KeptFile           `json:"kept"`         // of those, the ones that the last purge could not delete
-	Source    *CertifiedSource     `json:"source"`       // null where it has no snapshot that honours the request
-	Proof     *CertifiedProof      `json:"proof"`        // null where nobody has verified what it holds
+	Hidden    int                  `json:"hidden_files"`              // deleted files that it keeps and that may hold the person
+	Unnamed   int                  `json:"unnamed_objects,omitempty"` // objects that no snapshot names and that may hold the person
+	Kept      []KeptFile           `json:"kept"`                      // of those, the ones that the last purge could not delete
+	Source    *CertifiedSource     `json:"source"`                    // null where it has no snapshot that honours the request
+	Proof     *CertifiedProof      `json:"proof"`                     // null where nobody has verified what it holds
 }
 
 // CertifiedSuccessor is a snapshot that a purge has replaced. It is gone.
@@ -232,7 +233,7 @@ func (c *Certificate) validate() error {
 		}
 	}
 	for _, s := range c.Stores {
-		if finished && (s.Error != "" || s.Unclean > 0 || s.Hidden > 0 || s.Proof == nil) {
+		if finished && (s.Error != "" || s.Unclean > 0 || s.Hidden > 0 || s.Unnamed > 0 || s.Proof == nil) {
 			return problem("the state and what is said of a store contradict each other")
 		}
 	}

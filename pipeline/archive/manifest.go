@@ -41,6 +41,7 @@ type Manifest struct {
 	Ledger  *LedgerHead `json:"ledger"`           // the last record honoured; null where there is no ledger
 	Erasure int64       `json:"erasures_applied"` // how many erasure requests were applied; no keys
 	Met     []Met       `json:"met,omitempty"`    // the requests of which the source still had rows, by sequence
+	Unfit   []int64     `json:"unfit,omitempty"`  // the requests that could be about nobody: their keys are no values of the key column; sequences
 
 	Database       Database    `json:"database"`
 	Extensions     []Extension `json:"extensions"`
@@ -495,6 +496,9 @@ func (m *Manifest) normalize() {
 	if len(m.Resealed) == 0 {
 		m.Resealed = nil
 	}
+	if len(m.Unfit) == 0 {
+		m.Unfit = nil
+	}
 	for i := range m.Roles {
 		always(&m.Roles[i].Attributes)
 	}
@@ -554,6 +558,11 @@ func (m *Manifest) validate() error {
 			return fmt.Errorf("met %d: not a sequence after the one before, and rows", i+1)
 		case m.Ledger == nil || met.Sequence > m.Ledger.Sequence:
 			return fmt.Errorf("met %d: a request that the snapshot does not honour", i+1)
+		}
+	}
+	for i, sequence := range m.Unfit {
+		if sequence < 1 || i > 0 && sequence <= m.Unfit[i-1] || m.Ledger == nil || sequence > m.Ledger.Sequence {
+			return fmt.Errorf("unfit %d: not a sequence after the one before, up to that of the ledger", i+1)
 		}
 	}
 	if err := validRefs("alive", m.ID, m.Alive); err != nil {
