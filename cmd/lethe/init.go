@@ -49,10 +49,11 @@ Where the operator key of a repository is lost, the key holder takes it over, on
 own machine, in an empty directory, with --identity, --signer and, as --trust, the lost
 operator's line from the card. This makes a new operator key, with which backups and
 erasures go on: the stored snapshots and the ledger are sealed for it, signed by the key
-holder. It also writes lethe.yml, the rules as the newest snapshot has them, and a new
-card. Move operator.key, lethe.yml and rules.yml to the new machine; --identity and
---signer never belong there. Run again, it ends what was interrupted, and takes over a
-store that could not be reached. Nobody needs to trust the lost operator afterwards.`),
+holder. It also writes lethe.yml, without retention:, which only the lost one knew, the
+rules as the newest snapshot has them, and a new card. Move operator.key, lethe.yml and
+rules.yml to the new machine; --identity and --signer never belong there. Run again, it
+ends what was interrupted, and takes over a store that could not be reached. Nobody needs
+to trust the lost operator afterwards.`),
 		Example: `  lethe init --database postgres:///slipmat --recipient age1… --store /mnt/backup/slipmat
   lethe init --store /mnt/backup/slipmat --trust RWQ… --identity key.txt --signer signer.key`,
 		Args: cobra.NoArgs,
