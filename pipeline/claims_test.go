@@ -248,7 +248,9 @@ func TestProofsGoWithTheRules(t *testing.T) {
 		t.Error("the older snapshot's note was not found")
 	}
 	report := purge(t, s.purging(signer, s.store))
-	if !slices.ContainsFunc(report.Plan.Remarks, func(r string) bool { return strings.Contains(r, "the rules have changed since a request was recorded (R-1)") }) {
+	if !slices.ContainsFunc(report.Plan.Remarks, func(r string) bool {
+		return strings.Contains(r, "the rules have changed since a request was recorded (R-1)")
+	}) {
 		t.Errorf("%q", report.Plan.Remarks)
 	}
 	verify(t, s.verifying(signer, s.store))

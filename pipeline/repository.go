@@ -263,7 +263,7 @@ func (r *Repository) Find(ctx context.Context, ref string) (string, error) {
 	}
 	if ref == "latest" {
 		if len(list) == 0 {
-			return "", fail(errors.New("there is no snapshot"), "lethe backup makes one", "find the latest snapshot in %s", r.Store)
+			return "", fail(configuration(errors.New("there is no snapshot")), "lethe backup makes one", "find the latest snapshot in %s", r.Store)
 		}
 		return list[len(list)-1].ID, nil
 	}

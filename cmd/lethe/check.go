@@ -150,7 +150,7 @@ func (a *app) check(ctx context.Context, x *access, snapshot string, share float
 			a.term.Say("%s: its ledger lacks %s at its end that another place has; the next backup brings them", r.Store, count(int64(r.Ledger.Lacks), "record"))
 		}
 		if r.Unnamed > 0 {
-			a.term.Detail("%s: %s that no manifest names, left by interrupted runs: harmless", r.Store, count(int64(r.Unnamed), "object"))
+			a.term.Detail("%s: %s that no manifest names, left by interrupted runs: they may hold people who were erased since; lethe expire --leftovers, or a purge, takes them away", r.Store, count(int64(r.Unnamed), "object"))
 		}
 	}
 	for _, f := range failed {

@@ -161,7 +161,8 @@ func (s *storeSpec) UnmarshalYAML(n *yaml.Node) error {
 
 var defaultConfigs = []string{"lethe.yml", "/etc/lethe/lethe.yml"}
 
-// loadConfig reads the file named by --config or LETHE_CONFIG, else the first default that exists, else nothing.
+// loadConfig reads the file named by --config or LETHE_CONFIG, else the first default that exists, else nothing. A default in
+// a folder that this user may not look into is not there for them: `sudo -u lethe` often begins in one.
 func loadConfig(path string) (*config, error) {
 	named := path != ""
 	if !named {
@@ -174,7 +175,7 @@ func loadConfig(path string) (*config, error) {
 	}
 	for _, p := range candidates {
 		text, err := os.ReadFile(p)
-		if errors.Is(err, fs.ErrNotExist) && !named {
+		if !named && (errors.Is(err, fs.ErrNotExist) || outOfSight(p)) {
 			continue
 		}
 		if err != nil {
@@ -183,6 +184,13 @@ func loadConfig(path string) (*config, error) {
 		return parseConfig(p, text)
 	}
 	return &config{dir: "."}, nil
+}
+
+// outOfSight reports whether a path is relative, in a working directory that this user may not look into. A file that is
+// seen there and can't be read is none of that, and no reason to take another.
+func outOfSight(path string) bool {
+	_, err := os.Lstat(path)
+	return !filepath.IsAbs(path) && errors.Is(err, fs.ErrPermission)
 }
 
 // What yaml says of Go's types, to be said of the file.

@@ -49,10 +49,11 @@ Where the operator key of a repository is lost, the key holder takes it over, on
 own machine, in an empty directory, with --identity, --signer and, as --trust, the lost
 operator's line from the card. This makes a new operator key, with which backups and
 erasures go on: the stored snapshots and the ledger are sealed for it, signed by the key
-holder. It also writes lethe.yml, the rules as the newest snapshot has them, and a new
-card. Move operator.key, lethe.yml and rules.yml to the new machine; --identity and
---signer never belong there. Run again, it ends what was interrupted, and takes over a
-store that could not be reached. Nobody needs to trust the lost operator afterwards.`),
+holder. It also writes lethe.yml, without retention:, which only the lost one knew, the
+rules as the newest snapshot has them, and a new card. Move operator.key, lethe.yml and
+rules.yml to the new machine; --identity and --signer never belong there. Run again, it
+ends what was interrupted, and takes over a store that could not be reached. Nobody needs
+to trust the lost operator afterwards.`),
 		Example: `  lethe init --database postgres:///slipmat --recipient age1… --store /mnt/backup/slipmat
   lethe init --store /mnt/backup/slipmat --trust RWQ… --identity key.txt --signer signer.key`,
 		Args: cobra.NoArgs,
@@ -287,8 +288,26 @@ func configText(c *config, f *initFlags) string {
 	for _, s := range c.Stores {
 		fmt.Fprintf(&b, "  - url: %s\n", yamlText(s.URL))
 	}
-	b.WriteString("schedule: {every: 6h, max_age: 6h30m}\nretention: {keep_within: 7d, keep_min: 1}\n")
+	b.WriteString("# max_age: every, what the longest run takes, and some\nschedule: {every: 6h, max_age: 6h30m}\n")
+	if f.takesOver() {
+		b.WriteString("# The lost machine's own file may have kept snapshots for longer: lethe expire deletes nothing before this says for how long.\n" +
+			"# retention: {keep_within: 7d, keep_min: 1}\n# state: /var/lib/lethe   left out: lethe help config\n# inbox:\n")
+		return b.String()
+	}
+	b.WriteString("retention: {keep_within: 7d, keep_min: 1}\n" + stateLine())
 	return b.String()
+}
+
+// systemState is what StateDirectory=lethe of the unit gives to the service.
+const systemState = "/var/lib/lethe"
+
+// stateLine names the service's own directory where its user runs init, who is at home there: what is done by hand then
+// uses the same copy of the ledger, and the same journal.
+func stateLine() string {
+	if home, err := os.UserHomeDir(); err != nil || filepath.Clean(home) != systemState {
+		return ""
+	}
+	return "state: " + systemState + "\n"
 }
 
 func yamlText(s string) string {

@@ -168,7 +168,7 @@ func (a *app) sayAdopted(cfg *config, r *pipeline.AdoptReport) error {
 	} else {
 		a.term.Say("took over repository %s: %s sealed for the new operator, ledger %s, %s", r.Repository, count(int64(resealed), "snapshot"), r.Ledger, openErasures(r.Erasures))
 		a.term.Say("next: move %s, %s and %s to the new operator's machine, and keep none of them here", operator, cfg.path, cfg.resolve(cfg.Rules))
-		a.term.Say("      there, complete database: in %s, run lethe init, then lethe backup", filepath.Base(cfg.path))
+		a.term.Say("      there, complete %s (database:, stores:, schedule:, retention:, state:, inbox:), run lethe init, then lethe backup", filepath.Base(cfg.path))
 		a.term.Say("      strike the lost operator's line wherever it is trusted; %s and %s are the ones to trust", r.Operator, r.Signer)
 	}
 	if err := r.Integrity(); err != nil {

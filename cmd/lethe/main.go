@@ -141,9 +141,9 @@ Start with: lethe init --help`),
 	f := root.PersistentFlags()
 	f.StringVar(&a.configPath, "config", "", "configuration `FILE` (default ./lethe.yml, then /etc/lethe/lethe.yml; LETHE_CONFIG)")
 	f.StringVar(&a.memory, "memory", os.Getenv("LETHE_MEMORY"), "keep to about `SIZE` of memory, beside the longest row (default 256MiB; memory in lethe.yml, LETHE_MEMORY)")
-	f.BoolVar(&a.term.json, "json", envBool("LETHE_JSON"), "print one JSON document on stdout")
-	f.BoolVarP(&a.term.quiet, "quiet", "q", envBool("LETHE_QUIET"), "print only what was asked for, warnings and errors")
-	f.BoolVarP(&a.term.verbose, "verbose", "v", envBool("LETHE_VERBOSE"), "tell more")
+	f.BoolVar(&a.term.json, "json", envBool("LETHE_JSON"), "print one JSON document on stdout (also LETHE_JSON=1)")
+	f.BoolVarP(&a.term.quiet, "quiet", "q", envBool("LETHE_QUIET"), "print only what was asked for, warnings and errors (also LETHE_QUIET=1)")
+	f.BoolVarP(&a.term.verbose, "verbose", "v", envBool("LETHE_VERBOSE"), "tell more (also LETHE_VERBOSE=1)")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage(c.CommandPath()+" --help", "%w", err)
 	})
@@ -202,7 +202,10 @@ func helpTopics() []*cobra.Command {
 2    usage or configuration is wrong; also a rules file that can't work, an identity
      that opens nothing here, a snapshot or table that is not there, a target that
      is not empty or lacks roles or extensions
-3    done, but degraded: a store failed, or the schema drifted from the rules
+3    done, but degraded: a store failed; a table or column is new since the last
+     snapshot and named by no rule (told once); a request whose key is nobody's, or rows
+     of the inbox that are not honoured; a purge that leaves versions which are locked or
+     not known; an unfinished certificate; a close that leaves old versions
 4    stale (status): a store's newest snapshot is too old, or there is none; or an
      erasure request is overdue
 5    locked by another run
@@ -220,9 +223,11 @@ lethe status --nagios ends as a Nagios plugin instead: 0 OK, 1 warning, 2 critic
 const ledgerHelp = `
 The ledger is the list of erasure requests: ledger/ in every store, and a copy on the
 operator's machine, in state: of lethe.yml, below the repository's id. Each record names
-the digest of the one before it and is signed, so nothing in it can be changed, put in
-another order or left out without being noticed. A store whose ledger does not hold is
-left out of the run, the others are served, and the exit code is 6.
+the digest of the one before it and is signed, so who reads all of them notices what was
+changed, put in another order or left out: restore, erasure list, purge, verify and check
+do. Of more than 2000 records a backup compares the newest 1000 with its own copy, and
+1000 of the older ones, other ones each time. A store whose ledger does not hold is left
+out of the run, the others are served, and the exit code is 6.
 
 First find out why: a disk that fails, somebody's hand, a backup of the store that was
 put back, two machines that wrote at once. Then:
@@ -235,9 +240,10 @@ the ledger is shorter than its newest snapshot knows
     An old ledger was put back. Copy the missing files, as above.
 the ledger has forked
     Two machines have recorded requests that did not know of each other. Decide which
-    store is right, and note what the other holds (lethe erasure list --store OTHER). Move
-    ledger/ of the other one away, and record again what only it had. Its snapshots since
-    the fork name a head that is gone: let them go with it.
+    store is right. A key holder notes what the other holds: the script under "ledger/" in
+    docs/format.md, run in a copy of that store, prints its open requests with the keys of
+    the people. Move ledger/ of that store away, and record again what only it had. Its
+    snapshots since the fork name a head that is gone: let them go with it.
 a sealed request is nowhere, and no record closes it
     Put ledger/ back from any copy of a store. Or say again whom it was about:
     lethe erasure request SUBJECT --ref REF --instead-of SEQUENCE
@@ -259,13 +265,16 @@ workers: 2                     connections that read or load rows
 memory: 256MiB                 what a run keeps to, beside the longest row; --memory beats it
 state: /var/lib/lethe          what this machine remembers from run to run, its copy of the ledger
                              above all; left out: what systemd's StateDirectory= gives, else
-                             ~/.local/state/lethe
+                             ~/.local/state/lethe. By hand and by the service it must be one
+                             and the same
 inbox: "SELECT 'user', id, 'DEL-' || request_no, deleted_at FROM public.accounts_deleted"
                              erasure requests in a table of the application, read by every
                              backup: subject type, key, reference, day received. Names
                              want their schema
 schedule: {every: 6h, max_age: 6h30m}      lethe status: older than max_age is stale (left out:
-                             every and 30m); the timer itself is systemd's or cron's
+                             every and 30m). Age counts from a run's beginning, so max_age is
+                             every, what the longest run takes, and some. The timer itself is
+                             systemd's or cron's
 retention: {keep_within: 7d, keep_min: 1}  lethe expire keeps what is younger, and at least
                              so many; the newest always
 

@@ -174,7 +174,7 @@ type Part struct {
 	Redacted int64    `json:"redacted"`          // rows rewritten because they belong to an erased person
 	Cleared  int64    `json:"cleared"`           // rows that lost a reference to an erased person
 	Objects  []Object `json:"objects"`
-	Filters  []Object `json:"filters,omitempty"` // reserved: this version writes none
+	Filters  []Object `json:"filters,omitempty"` // which keys its rows may hold; tables only, and no part of the SQL
 }
 
 // Object is one object as the manifest names it.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,6 +82,7 @@ func askVersion(ctx context.Context, path string) (pgDump, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, "--version")
+	cmd.Dir = workingDir()
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
 	if err != nil {
@@ -126,7 +128,7 @@ func (d pgDump) section(ctx context.Context, e *endpoint, section, snapshot, enc
 		"--encoding="+encoding,
 		"--lock-wait-timeout="+strconv.FormatInt(lockTimeout.Milliseconds(), 10),
 		"--no-password")
-	cmd.Env = e.env
+	cmd.Env, cmd.Dir = e.env, workingDir()
 	cmd.WaitDelay = 5 * time.Second
 	stdout, stderr := &limited{max: maxDDL}, &limited{max: maxStderr, drop: true}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
@@ -216,4 +218,13 @@ func withoutSessionLines(s string) string {
 		body = body[:j+1] + strings.TrimPrefix(body[j+len("\n\\unrestrict ")+len(token)+1:], "\n")
 	}
 	return head + body
+}
+
+// workingDir is where pg_dump is run: here, but where this user may not look into the working directory, which it would
+// remark at every run.
+func workingDir() string {
+	if _, err := os.Stat("."); errors.Is(err, fs.ErrPermission) {
+		return "/"
+	}
+	return ""
 }
