@@ -244,12 +244,19 @@ func (c CloseConfig) stillNamed(ctx context.Context, l *ledgerRun, standing []Er
 	return nil
 }
 
-// forgetOld takes away for good what stores keep of sealed requests that were deleted, and says what it could not.
+// forgetOld takes away for good what stores keep of sealed requests that were deleted, also what a killed run had not
+// finished writing, and says what it could not.
 func (l *ledgerRun) forgetOld(ctx context.Context) (kept []string) {
 	kept = []string{}
 	for _, s := range l.stores {
+		if s.err != nil {
+			continue
+		}
+		if _, err := s.lease.abortUnfinished(ctx); err != nil {
+			kept = append(kept, fmt.Sprintf("whether %s keeps requests, encrypted, that killed runs had not finished writing is not known: %v", s.s, err))
+		}
 		versioned, ok := s.s.(store.Versioned)
-		if !ok || s.err != nil {
+		if !ok {
 			continue
 		}
 		_, left, err := versioned.DeleteOld(ctx, archive.LedgerPrefix)

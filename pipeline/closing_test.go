@@ -126,8 +126,12 @@ func TestCloseErasures(t *testing.T) {
 
 	// One that was named, and then all that are over.
 	c.Refs = []string{"R-4"}
+	h.killedPut(archive.LedgerPrefix, time.Now().Add(-time.Hour))
 	if closed, left := h.closes(c); !slices.Equal(closed, []string{"R-4"}) || len(left) > 0 {
 		t.Fatalf("closed %q, left %q", closed, left)
+	}
+	if left := h.unfinished(); len(left) > 0 {
+		t.Errorf("of what a killed run had not finished there is still %q", left)
 	}
 	if _, err := pipeline.CloseErasures(context.Background(), c); !errors.Is(err, pipeline.ErrConfig) {
 		t.Errorf("closed twice: %v", err)

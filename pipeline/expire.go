@@ -111,7 +111,7 @@ type ExpireConfig struct {
 	Unreachable  []StoreResult       // stores that could not be opened
 	Readers      *archive.Identities // open manifests: the operator's, or a key holder's
 	Retention    Retention
-	Leftovers    bool // also delete objects older than a day that no manifest names
+	Leftovers    bool // also delete objects older than a day that no manifest names, and what killed runs had not finished
 	DryRun       bool // decide and say, delete nothing, take no lease
 	Workers      int  // objects deleted at a time
 	Now          func() time.Time
@@ -135,6 +135,8 @@ type StoreExpiry struct {
 	Objects   int       `json:"objects"`   // deleted
 	Bytes     int64     `json:"bytes"`     // of those
 	Leftovers int       `json:"leftovers"` // of those objects, the ones that no manifest named
+
+	Unfinished int `json:"unfinished"` // files that killed runs had not put yet, and that went; not counted in a dry run
 }
 
 // Failed returns how many stores failed.
@@ -234,6 +236,11 @@ func (c *ExpireConfig) expire(ctx context.Context, r *Repository, out *StoreExpi
 	}
 	if err := c.deleteObjects(ctx, p, lease, out); err != nil {
 		return err
+	}
+	if c.Leftovers {
+		if out.Unfinished, err = lease.abortUnfinished(ctx); err != nil {
+			return err
+		}
 	}
 	return p.forget(ctx)
 }

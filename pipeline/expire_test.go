@@ -164,6 +164,14 @@ func (c *clocked) List(ctx context.Context, prefix string, fn func(store.Info) e
 	return c.Store.List(ctx, prefix, func(i store.Info) error { return fn(c.dated(i)) })
 }
 
+// AbortUnfinished hands on a time of the test's clock as what it is by the clock of the store beneath.
+func (c *clocked) AbortUnfinished(ctx context.Context, before time.Time) (int, error) {
+	if beneath, ok := c.Store.(store.Unfinished); ok {
+		return beneath.AbortUnfinished(ctx, time.Now().Add(before.Sub(c.now())))
+	}
+	return 0, nil
+}
+
 // history is a site whose time a test sets.
 type history struct {
 	*site
@@ -395,12 +403,16 @@ func TestExpireSharedObjects(t *testing.T) {
 	}
 	h.whole("shared objects")
 
+	h.killedPut(archive.ObjectsPrefix, time.Now().Add(-time.Minute))
+	if h.expire(weekly); len(h.unfinished()) != 1 {
+		t.Errorf("of what was not finished there is %q", h.unfinished())
+	}
 	c.DryRun, c.Leftovers = false, true
 	report, err := pipeline.Expire(ctx, c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := report.Stores[0]; got.Leftovers != 1 || got.Objects != 1 || h.holds("of an interrupted run") || !h.holds("of one just now") {
+	if got := report.Stores[0]; got.Unfinished != 1 || len(h.unfinished()) != 0 || got.Leftovers != 1 || got.Objects != 1 || h.holds("of an interrupted run") || !h.holds("of one just now") {
 		t.Errorf("%+v", got)
 	}
 	h.whole("left-overs")

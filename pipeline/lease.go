@@ -37,10 +37,11 @@ type lease struct {
 
 // held is a lease that this process keeps alive in one store.
 type held struct {
-	s    store.Store
-	now  func() time.Time
-	stop context.CancelFunc
-	done chan struct{}
+	s     store.Store
+	now   func() time.Time
+	stop  context.CancelFunc
+	done  chan struct{}
+	since time.Time // when it was taken, by the store's clock; zero where the store did not list it
 
 	mu    sync.Mutex // also held while the store is asked
 	names []string   // of our files that may be there, the one that counts last
@@ -110,7 +111,7 @@ func (h *held) others(ctx context.Context) (*lease, error) {
 		var ours time.Time // when our own was put, by the store's clock
 		err := h.s.List(ctx, locksPrefix, func(i store.Info) error {
 			if slices.Contains(h.names, i.Name) {
-				ours = i.Modified
+				ours, h.since = i.Modified, i.Modified
 			} else {
 				found = append(found, i)
 			}
@@ -245,6 +246,23 @@ func (h *held) taken(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// abortUnfinished takes away what killed writers had not finished when the lease was taken. Of those that need a lease none
+// was alive then. Those that need none, a proof's or the lease's of a run that then steps back, take a moment, and can be
+// run again.
+func (h *held) abortUnfinished(ctx context.Context) (gone int, err error) {
+	unfinished, ok := h.s.(store.Unfinished)
+	if !ok {
+		return 0, nil
+	}
+	if h.since.IsZero() {
+		return 0, fmt.Errorf("%s did not list the lease that was put there, so what is older is not known", h.s)
+	}
+	if err := h.stands(); err != nil {
+		return 0, err
+	}
+	return unfinished.AbortUnfinished(ctx, h.since)
 }
 
 // Release gives the lease back.

@@ -3,6 +3,8 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -176,4 +178,33 @@ func TestLeaseLeavesNothingBehind(t *testing.T) {
 			t.Errorf("leases after a renewal: %v", names)
 		}
 	})
+}
+
+// TestUnfinishedUnderALease: what was there before the lease goes, as long as the lease stands and it is known since when.
+func TestUnfinishedUnderALease(t *testing.T) {
+	place := t.TempDir()
+	d, err := dir.Open(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	left := filepath.Join(place, ".tmp", "left")
+	h := mustAcquire(t, d, time.Now)
+	old := time.Now().Add(-time.Minute)
+	if err := errors.Join(os.WriteFile(left, nil, 0o600), os.Chtimes(left, old, old)); err != nil {
+		t.Fatal(err)
+	}
+	since := h.since
+	h.since = time.Time{}
+	if gone, err := h.abortUnfinished(t.Context()); err == nil || gone != 0 {
+		t.Errorf("the store did not list the lease, and %d have gone, %v", gone, err)
+	}
+	h.since, h.lost = since, ErrLocked
+	if gone, err := h.abortUnfinished(t.Context()); !errors.Is(err, ErrLocked) || gone != 0 {
+		t.Errorf("the lease was lost, and %d have gone, %v", gone, err)
+	}
+	h.lost = nil
+	if gone, err := h.abortUnfinished(t.Context()); err != nil || gone != 1 {
+		t.Errorf("%d have gone, %v", gone, err)
+	}
 }

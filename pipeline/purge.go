@@ -85,6 +85,8 @@ type StorePurge struct {
 	Deleted    int         `json:"deleted"` // objects that no snapshot names any more
 	Bytes      int64       `json:"deleted_bytes"`
 
+	Unfinished int `json:"unfinished"` // files that killed runs had not put yet, and that went
+
 	Versions int          `json:"versions"`          // old versions that went, in a store that keeps what was deleted
 	Kept     []store.Kept `json:"kept"`              // deleted files that the store must keep for now
 	Unknown  string       `json:"unknown,omitempty"` // why it is not known whether the store keeps deleted files

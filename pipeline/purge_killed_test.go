@@ -54,7 +54,7 @@ var killPhases = []struct {
 	{"successors", []storeCalls{{storetest.Put, "objects/"}}},
 	{"manifest", []storeCalls{{storetest.Put, "snapshots/"}}},
 	{"old manifest", []storeCalls{{storetest.Put, "expired/"}, {storetest.Delete, "snapshots/*.age"}}},
-	{"old objects", []storeCalls{{storetest.Delete, "objects/"}, {storetest.Delete, "expired/"}}},
+	{"old objects", []storeCalls{{storetest.AbortUnfinished, ""}, {storetest.Delete, "objects/"}, {storetest.Delete, "expired/"}}},
 	{"old versions", []storeCalls{{storetest.DeleteOld, ""}}}, // in a store that has some
 }
 
@@ -290,7 +290,11 @@ func TestPurgeProcessKilled(t *testing.T) {
 	k := newKilledPurges(t, purgeHistory(t))
 	k.copy = func() *killedStore {
 		h := k.start.copyOf(t)
-		return &killedStore{history: h, url: h.path, through: h.faulty, calls: h.faulty, left: func() {}}
+		return &killedStore{history: h, url: h.path, through: h.faulty, calls: h.faulty, left: func() {
+			if left := h.unfinished(); len(left) > 0 {
+				t.Fatalf("of what was not finished there is %q", left)
+			}
+		}}
 	}
 	k.rounds(n, random, phases)
 }

@@ -11,8 +11,14 @@ import (
 )
 
 // sweep deletes the objects that no snapshot names, whatever left them: what a successor has replaced, what an interrupted
-// run put, what expired. All of it may hold people that have to go, and the lease keeps out whoever may still need it.
+// run put, what expired; and what killed runs had written of objects that are not there. All of it may hold people that have
+// to go, and the lease keeps out whoever may still need it.
 func (p *purge) sweep(ctx context.Context, s *purgeStore, left []string) error {
+	unfinished, err := s.lease.abortUnfinished(ctx)
+	s.out.Unfinished = unfinished
+	if err != nil {
+		return err
+	}
 	named, err := s.named(ctx, left, p.c.Identities)
 	if err != nil {
 		return err

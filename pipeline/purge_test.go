@@ -3,9 +3,12 @@ package pipeline_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -745,6 +748,68 @@ func TestPurgeLooksWhetherItIsStillThere(t *testing.T) {
 	}
 	if rows := s.rowsIn(s.store, second, signer.Public()); grepped(rows, "comment on 8.")["comments"] != 1 || grepped(rows, "comment on 7.")["comments"] != 0 {
 		t.Error("other people's comments are not all there, or the person's are")
+	}
+}
+
+// killedPut leaves in the store's directory what a process does that was killed, at a time of the file system's clock, when it
+// had written a file and not yet given it its name: a copy of the last file that is there below prefix.
+func (s *site) killedPut(prefix string, at time.Time) (name string) {
+	s.t.Helper()
+	there := names(s.t, s.store, prefix)
+	name = s.file(".tmp/" + rand.Text())
+	if err := errors.Join(os.WriteFile(name, s.read(there[len(there)-1]), 0o600), os.Chtimes(name, at, at)); err != nil {
+		s.t.Fatal(err)
+	}
+	return name
+}
+
+// unfinished is the files that have no names yet.
+func (s *site) unfinished() []string {
+	s.t.Helper()
+	found, err := filepath.Glob(s.file(".tmp/*"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return found
+}
+
+// What killed runs had written and not put yet goes with a purge, as if nobody could find it otherwise: no list shows it. What
+// is newer than the purge's lease may be somebody's who is just writing, and goes with the next purge, which has nothing else
+// to do.
+func TestPurgeTakesWhatWasNotFinished(t *testing.T) {
+	s := newSite(t, twoTables)
+	s.rules = withoutRequests(twoTablesRules)
+	s.backup()
+	s.recordAll(twoTablesRules, s.store)
+	signer := signed(t)
+	s.killedPut(archive.ObjectsPrefix, time.Now().Add(-23*time.Hour))
+	s.killedPut(archive.ObjectsPrefix, time.Now().Add(-time.Minute))
+	c := s.purging(signer, s.store)
+	c.DryRun = true
+	if report := purge(t, c); len(s.unfinished()) != 2 {
+		t.Errorf("a dry run left %q of them: %+v", s.unfinished(), report)
+	}
+
+	newer := ""
+	c = s.purging(signer, storetest.NewFaulty(s.store))
+	c.Confirm = func(context.Context, *pipeline.PurgePlan) error {
+		newer = s.killedPut(archive.ObjectsPrefix, time.Now())
+		return nil
+	}
+	report := purge(t, c)
+	if left := s.unfinished(); report.Stores[0].Unfinished != 2 || newer == "" || !slices.Equal(left, []string{newer}) {
+		t.Errorf("there is %q, and %s is newer than the lease: %+v", left, newer, report.Stores[0])
+	}
+	report = purge(t, s.purging(signer, s.store))
+	if left := s.unfinished(); report.Stores[0].Unfinished != 1 || len(report.Stores[0].Successors) > 0 || len(left) > 0 {
+		t.Errorf("there is %q: %+v", left, report.Stores[0])
+	}
+
+	// A store that fails here is not done.
+	s.killedPut(archive.ObjectsPrefix, time.Now().Add(-time.Minute))
+	faulty := storetest.NewFaulty(s.store, storetest.Rule{On: storetest.AbortUnfinished, Fault: storetest.Fail(errBroken)})
+	if _, err := pipeline.Purge(context.Background(), s.purging(signer, faulty)); !errors.Is(err, errBroken) || len(s.unfinished()) != 1 {
+		t.Errorf("error %v, and %q", err, s.unfinished())
 	}
 }
 

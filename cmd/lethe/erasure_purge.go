@@ -295,6 +295,9 @@ func (a *app) sayPurge(r *pipeline.PurgeReport, err error) error {
 		for _, next := range s.Successors {
 			a.term.Detail("  %s is %s now", next.Old, next.New)
 		}
+		if s.Unfinished > 0 {
+			a.term.Say("%s: deleted %s that killed runs had not finished writing", s.Store, count(int64(s.Unfinished), "file"))
+		}
 		if s.Versions > 0 {
 			a.term.Say("%s: %s of deleted files are gone for good", s.Store, count(int64(s.Versions), "old version"))
 		}

@@ -44,7 +44,7 @@ snapshot whole; the next one ends its work.`),
 	fl.BoolVarP(&a.dryRun, "dry-run", "n", false, "say what would stay and what would go, delete nothing")
 	fl.StringVar(&f.keepWithin, "keep-within", "", "keep what is younger than `DURATION`, such as 7d (default: retention.keep_within)")
 	fl.IntVar(&f.keepMin, "keep-min", 0, "keep the `N` newest, however old (default: retention.keep_min)")
-	fl.BoolVar(&f.leftovers, "leftovers", false, "also delete objects older than a day that no snapshot names, left by interrupted runs; not in a store that is being copied into")
+	fl.BoolVar(&f.leftovers, "leftovers", false, "also delete what interrupted runs left: objects older than a day that no snapshot names, and files not finished; not in a store that is being copied into")
 	return c
 }
 
@@ -144,6 +144,9 @@ func expiryText(dryRun bool, s pipeline.StoreExpiry) string {
 	text := fmt.Sprintf("%s%s of %s and %s, %s", verb, group(int64(s.Removed)), count(int64(len(s.Snapshots)), "snapshot"), count(int64(s.Objects), "object"), bytesText(s.Bytes))
 	if s.Leftovers > 0 {
 		text += fmt.Sprintf("; of those objects %s that no snapshot named", group(int64(s.Leftovers)))
+	}
+	if s.Unfinished > 0 {
+		text += fmt.Sprintf("; and %s that killed runs had not finished writing", count(int64(s.Unfinished), "file"))
 	}
 	if s.Resumed > 0 {
 		text += fmt.Sprintf("; ended what an interrupted run had begun with %s", count(int64(s.Resumed), "snapshot"))

@@ -88,6 +88,18 @@ type Versioned interface {
 	Old(ctx context.Context, prefix string, found func(put time.Time)) error
 }
 
+// Unfinished is a store in which writers that were killed leave what they had written of files that never got their names:
+// where nobody lists it, and yet for whoever looks beneath the store to read.
+type Unfinished interface {
+	Store
+
+	// AbortUnfinished takes that away for good, as far as nothing was written to it since before, by the store's clock. Files
+	// that are there stay. A Put that has been under way for that long may be taken for a dead one: it fails then, has put
+	// nothing, and may be called again. It returns how many have gone; an error means that there may be more. It may be called
+	// again.
+	AbortUnfinished(ctx context.Context, before time.Time) (gone int, err error)
+}
+
 // Kept is a deleted file that the store keeps all the same, such as by S3's Object Lock.
 type Kept struct {
 	Name  string    `json:"name"`

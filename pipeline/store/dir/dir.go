@@ -2,8 +2,8 @@
 //
 // A file is written to the folder ".tmp" at the store's root, synced, and moved to its name by an operation that never
 // replaces; then the folder that holds the name is synced. So a file is there whole or not at all, whatever is killed
-// or loses power. What a killed writer leaves in ".tmp" is never listed, and the first Put of a store removes it when
-// it is older than a day.
+// or loses power. What a killed writer leaves in ".tmp", which may be a whole file, is never listed. AbortUnfinished
+// removes it, and so does the first Put of a store when it is older than a day.
 //
 // Files have mode 0600 and folders 0700 (less the umask): the content is ciphertext, but sizes and times are nobody
 // else's business either. Nothing outside the root is reached, also not through symbolic links in it.
@@ -47,7 +47,7 @@ type Store struct {
 	sweep   sync.Once
 }
 
-var _ store.Store = (*Store)(nil)
+var _ store.Unfinished = (*Store)(nil)
 
 // Open opens the store in an existing directory. One that is missing is an error: it may be a disk that is not
 // mounted, and must not come to life as an empty store.
@@ -154,11 +154,19 @@ func (s *Store) put(ctx context.Context, name string, data []byte) error {
 	if errors.Is(err, fs.ErrExist) {
 		return errors.Join(s.taken(name, folder), s.removeTemp(temp))
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, statErr := s.root.Lstat(path.Join(tempDir, temp)); errors.Is(statErr, fs.ErrNotExist) {
+			return errTakenAway
+		}
+	}
 	if err != nil {
 		return errors.Join(err, s.removeTemp(temp))
 	}
 	return syncDir(folder)
 }
+
+// errTakenAway is for a writer that was slow, or stood still, and for which AbortUnfinished did not wait.
+var errTakenAway = errors.New("what was written was taken away before it had its name, as if its writer had been killed\n  try: again")
 
 // taken is the answer to whoever lost the name. The winner may not have made it durable yet, or may have been killed
 // before it could; the contract says that it is durable when this is returned.
@@ -230,6 +238,51 @@ func (s *Store) removeAbandoned(now time.Time) {
 			s.root.Remove(path.Join(tempDir, e.Name()))
 		}
 	}
+}
+
+// AbortUnfinished implements store.Unfinished.
+func (s *Store) AbortUnfinished(ctx context.Context, before time.Time) (gone int, err error) {
+	gone, err = s.abortUnfinished(ctx, before)
+	return gone, s.fail("remove unfinished files", "", writeError(err))
+}
+
+func (s *Store) abortUnfinished(ctx context.Context, before time.Time) (gone int, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	folder, err := s.root.OpenFile(tempDir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer folder.Close()
+	// A link to another folder of the store would have files that are there taken for unfinished ones.
+	if opened, err := folder.Stat(); err != nil {
+		return 0, err
+	} else if info, err := s.root.Lstat(tempDir); err != nil || !os.SameFile(info, opened) {
+		return 0, errors.Join(errors.New(tempDir+" is not a folder of the store's own"), err)
+	}
+	entries, err := folder.ReadDir(-1)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return gone, err
+		}
+		info, err := e.Info()
+		if err == nil && info.Mode().IsRegular() && info.ModTime().Before(before) {
+			if err = s.root.Remove(path.Join(tempDir, e.Name())); err == nil {
+				gone++
+			}
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // one that is not there any more has its name, or was removed
+			return gone, err
+		}
+	}
+	return gone, syncDir(folder)
 }
 
 // openFolder opens a folder of the store, and makes it where it is missing. The folder's own entry is durable then: also

@@ -260,6 +260,77 @@ func TestLeftoversAreSweptUp(t *testing.T) {
 	}
 }
 
+// TestAbortUnfinished takes away what a writer that is killed leaves, and nothing that is newer or not a file.
+func TestAbortUnfinished(t *testing.T) {
+	dir := t.TempDir()
+	s := openDir(t, dir)
+	must(t, s.Put(t.Context(), "objects/ab/1", []byte("there")))
+	for _, name := range []string{"older", "just then", "newer"} { // all that Put does but for the last step
+		must(t, s.writeTemp(t.Context(), filepath.Join(tempDir, name), []byte("whole")))
+	}
+	began := time.Now().Add(-time.Hour).Truncate(time.Second)
+	for name, age := range map[string]time.Duration{"older": time.Millisecond, "just then": 0, "newer": -time.Millisecond} {
+		must(t, os.Chtimes(filepath.Join(dir, tempDir, name), began.Add(-age), began.Add(-age)))
+	}
+	must(t, os.Mkdir(filepath.Join(dir, tempDir, "folder"), 0o700), os.Symlink("../objects/ab/1", filepath.Join(dir, tempDir, "link")))
+	if gone, err := s.AbortUnfinished(t.Context(), began); err != nil || gone != 1 {
+		t.Errorf("%d have gone, %v", gone, err)
+	}
+	if got := temps(t, dir); !slices.Equal(got, []string{"folder", "just then", "link", "newer"}) {
+		t.Errorf("in %s there are %q", tempDir, got)
+	}
+	if gone, err := s.AbortUnfinished(t.Context(), time.Now().Add(time.Hour)); err != nil || gone != 2 {
+		t.Errorf("%d have gone, %v", gone, err)
+	}
+	if got := listed(t, s); !slices.Equal(got, []string{"objects/ab/1"}) {
+		t.Errorf("list shows %q", got)
+	}
+}
+
+// TestAbortUnfinishedOfALink: what is there is no leftover, whatever somebody has put in the folder's place.
+func TestAbortUnfinishedOfALink(t *testing.T) {
+	outside, dir := t.TempDir(), t.TempDir()
+	must(t, os.WriteFile(filepath.Join(outside, "secret"), nil, 0o600))
+	s := openDir(t, dir)
+	must(t, s.Put(t.Context(), "objects/1", nil), os.Remove(filepath.Join(dir, tempDir)))
+	for _, to := range []string{"objects", outside} {
+		must(t, os.Symlink(to, filepath.Join(dir, tempDir)))
+		if gone, err := s.AbortUnfinished(t.Context(), time.Now().Add(time.Hour)); err == nil || gone != 0 {
+			t.Errorf("%d have gone from %s, %v", gone, to, err)
+		}
+		must(t, os.Remove(filepath.Join(dir, tempDir)))
+	}
+	if _, err := os.Stat(filepath.Join(outside, "secret")); err != nil || len(listed(t, s)) != 1 {
+		t.Errorf("%v, and list shows %q", err, listed(t, s))
+	}
+}
+
+// TestPutWhoseFileWasTakenAway: a writer that stood still for so long that it was taken for dead has put nothing, says so,
+// and can do it again.
+func TestPutWhoseFileWasTakenAway(t *testing.T) {
+	for name, way := range map[string]publisher{"the first way": publishers()[0], "by link": byLink} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s, other := openDir(t, dir), openDir(t, dir)
+			s.publish = []publisher{func(from *os.File, temp string, to *os.File, base string) error {
+				if gone, err := other.AbortUnfinished(t.Context(), time.Now().Add(time.Hour)); err != nil || gone != 1 {
+					t.Errorf("%d have gone, %v", gone, err)
+				}
+				return way(from, temp, to, base)
+			}}
+			err := s.Put(t.Context(), "a", []byte("x"))
+			if !errors.Is(err, errTakenAway) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrExists) || strings.Contains(err.Error(), tempDir) {
+				t.Errorf("put says %v", err)
+			}
+			if got := listed(t, s); len(got) > 0 {
+				t.Errorf("list shows %q", got)
+			}
+			s.publish = publishers()
+			must(t, s.Put(t.Context(), "a", []byte("x")))
+		})
+	}
+}
+
 func TestErrorsAreTold(t *testing.T) {
 	for errno, want := range map[syscall.Errno]error{
 		syscall.ENOSPC: store.ErrNoSpace, syscall.EDQUOT: store.ErrNoSpace,

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"lethe/pipeline/store"
@@ -392,6 +394,31 @@ func TestStalled(t *testing.T) {
 }
 
 // While it waits for the next attempt, a call ends when its context does.
+// TestBrokenOffPutLeavesNothing: a put is one request however large the file is, so that one which is broken off leaves no
+// parts, which no list shows and which would have to be taken away: that is why this store is no store.Unfinished.
+func TestBrokenOffPutLeavesNothing(t *testing.T) {
+	at := bucket(t)
+	p := startProxy(t)
+	s := open(t, p.url(server.URL(at, "x")), s3.Policy{})
+	put(t, s, "first", nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	p.add(times(1, http.MethodPut, "large", func(w http.ResponseWriter, r *http.Request, next func(http.ResponseWriter, *http.Request)) {
+		// The server gets less than a part could have.
+		r.Body = io.NopCloser(io.MultiReader(io.LimitReader(r.Body, 10<<20), iotest.ErrReader(errors.New("broken off"))))
+		defer cancel()
+		next(httptest.NewRecorder(), r)
+	}))
+	if err := s.Put(ctx, "large", content(80<<20)); !errors.Is(err, context.Canceled) {
+		t.Errorf("put says %v", err)
+	}
+	if n, err := server.Unfinished(t.Context(), at, ""); err != nil || n > 0 {
+		t.Errorf("%d unfinished uploads, %v", n, err)
+	}
+	if got := names(t, s, ""); got != "first" {
+		t.Errorf("list shows %s", got)
+	}
+}
+
 func TestCancelledBetweenAttempts(t *testing.T) {
 	px := startProxy(t)
 	url := px.url(server.URL(bucket(t), ""))

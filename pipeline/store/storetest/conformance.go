@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"lethe/pipeline/store"
 )
@@ -45,6 +46,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		{"reopened", reopened},
 		{"read all", readAll},
 		{"errors", errorsSayWhat},
+		{"abort unfinished", abortUnfinished},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, fresh(t)) })
 	}
@@ -585,5 +587,66 @@ func errorsSayWhat(t *testing.T, o Opener) {
 				t.Errorf("%q does not name %q", err, part)
 			}
 		}
+	}
+}
+
+// abortUnfinished holds a store that is a store.Unfinished to that contract: whatever is taken for unfinished, files that are
+// there stay, and a Put has put its file or nothing.
+func abortUnfinished(t *testing.T, o Opener) {
+	writer, ok := open(t, o).(store.Unfinished)
+	if !ok {
+		t.Skip("killed writers leave nothing in this store")
+	}
+	other := open(t, o).(store.Unfinished)
+	mustAbort := func(before time.Time) (gone int) {
+		t.Helper()
+		gone, err := other.AbortUnfinished(t.Context(), before)
+		if err != nil {
+			t.Error(err)
+		}
+		return gone
+	}
+	later := time.Now().Add(24 * time.Hour)
+	if n := mustAbort(later); n != 0 {
+		t.Errorf("%d unfinished files in an empty place", n)
+	}
+	data := content(1, 1<<20)
+	put(t, writer, "there", data)
+	if n := mustAbort(later); n != 0 {
+		t.Errorf("%d unfinished files after a put that has ended", n)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := other.AbortUnfinished(ctx, later)
+	mustBe(t, err, context.Canceled)
+
+	for i := range 20 {
+		name := fmt.Sprintf("mid/%02d", i)
+		finished := make(chan error, 1)
+		go func() { finished <- writer.Put(t.Context(), name, data) }()
+		for putErr, putting := error(nil), true; putting; {
+			select {
+			case putErr = <-finished:
+				putting = false
+				if _, err := other.Stat(t.Context(), name); (putErr == nil) != (err == nil) || err != nil && !errors.Is(err, store.ErrNotFound) {
+					t.Errorf("put says %v, and stat %v", putErr, err)
+				}
+			default:
+				mustAbort(later)
+			}
+		}
+		if err := store.PutSame(t.Context(), writer, name, data); err != nil {
+			t.Error(err)
+		}
+		mustHold(t, other, name, data)
+	}
+	mustHold(t, other, "there", data)
+	// By the store's clock: a file's own time is one of those.
+	info, err := other.Stat(t.Context(), "there")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := mustAbort(info.Modified); n != 0 {
+		t.Errorf("%d unfinished files before anything was put", n)
 	}
 }

@@ -22,7 +22,7 @@ const (
 )
 
 // Kill kills the process that makes the call, as kill -9 does: nothing of it runs any more. Amid a call means delay after
-// its beginning, or once it is done if that comes first. It is for Put, Delete and DeleteOld.
+// its beginning, or once it is done if that comes first. It is for Put, Delete, DeleteOld and AbortUnfinished.
 func Kill(m Moment, delay time.Duration) Fault {
 	switch m {
 	case Before:
@@ -82,6 +82,23 @@ func (f FaultyVersioned) DeleteOld(ctx context.Context, prefix string) (gone int
 // Old has no faults.
 func (f FaultyVersioned) Old(ctx context.Context, prefix string, found func(put time.Time)) error {
 	return f.beneath.Old(ctx, prefix, found)
+}
+
+// AbortUnfinished is a method of store.Unfinished; it has no name.
+const AbortUnfinished Op = "remove unfinished files"
+
+var _ store.Unfinished = (*Faulty)(nil)
+
+// AbortUnfinished leaves nothing behind over a store that leaves nothing.
+func (f *Faulty) AbortUnfinished(ctx context.Context, before time.Time) (gone int, err error) {
+	faults, err := f.begin(ctx, AbortUnfinished, "")
+	if err != nil {
+		return 0, err
+	}
+	if beneath, ok := f.beneath.(store.Unfinished); ok {
+		err = do(faults, func() (err error) { gone, err = beneath.AbortUnfinished(ctx, before); return err })
+	}
+	return gone, f.end(AbortUnfinished, "", faults, err)
 }
 
 // Rounds is how often a test of killed runs kills one: a sample in `make test`, as many as `make soak` says otherwise.

@@ -199,6 +199,20 @@ func (s *Server) Versions(ctx context.Context, bucket, prefix string) (int, erro
 	return n, ctx.Err()
 }
 
+// Unfinished is how many multipart uploads of names below prefix a bucket has that nobody has ended.
+func (s *Server) Unfinished(ctx context.Context, bucket, prefix string) (int, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	n := 0
+	for o := range s.buckets.ListIncompleteUploads(ctx, bucket, prefix, true) {
+		if o.Err != nil {
+			return n, o.Err
+		}
+		n++
+	}
+	return n, ctx.Err()
+}
+
 // PutRaw puts an empty object of any name into a bucket.
 func (s *Server) PutRaw(ctx context.Context, bucket, key string) error {
 	_, err := s.buckets.PutObject(ctx, bucket, key, bytes.NewReader(nil), 0, minio.PutObjectOptions{})
