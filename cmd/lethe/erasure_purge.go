@@ -131,10 +131,13 @@ A key holder does this, anywhere: all it needs is the store, an identity, a sign
 and whom to trust. It shows first what it would take, table by table, and asks. Where
 that is more than 0.1 % of the people or 1 % of a table, it wants the number of rows.
 
+The signing key has to be one of those that are trusted, by --trust or lethe.yml, so that
+a wrong file is noticed before anything is written.
+
 No backup runs meanwhile. A run that is killed has lost nothing: run it again.`),
 		Example: `  lethe erasure purge -n --identity key.txt
   lethe erasure purge --identity key.txt --signer signer.key
-  lethe erasure purge --ref GDPR-2026-014 --store s3://bucket/slipmat --trust RWQ… -i key.txt --signer signer.key`,
+  lethe erasure purge --ref GDPR-2026-014 --store s3://bucket/slipmat --trust RW…operator --trust RW…signer -i key.txt --signer signer.key`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.erasurePurge(c.Context(), f) },
 	}
@@ -337,8 +340,8 @@ func (a *app) erasureVerifyCommand() *cobra.Command {
 		Use:   "verify [-]",
 		Short: "Read everything that is stored, and prove that nobody erased is in it",
 		Long: strings.TrimSpace(`
-Decrypts and reads everything in every snapshot: rows, DDL, large objects. It looks for
-rows on which erasing by today's rules would still do something for a request in the
+Decrypts and reads everything in every snapshot: rows, DDL, large objects, manifests. It
+looks for rows on which erasing by today's rules would still do something for a request in the
 ledger. Where it finds none it writes a signed proof into the store, by which a request
 counts as verified. The proof names snapshots by their digests, and no person.
 
