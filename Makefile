@@ -1,6 +1,6 @@
 # make demo       back up, erase a person, restore and prove it, on a throwaway PostgreSQL; KEEP=1 keeps it to play with
 # make test       every test, race detector on, against a real PostgreSQL and a real S3 server
-# make soak       the tests that kill runs at random moments, fifty times each; KILLS=, SEED=
+# make soak       the tests that kill runs at random moments, and that erase people from random worlds, fifty times each; KILLS=, SEED=
 # make forgotten  erase three people out of 28 snapshots with 200 000 people, and compare with SQL by hand: up to an hour; PEOPLE=, SNAPSHOTS=
 # make lint       formatting, vet, staticcheck, layers, known vulnerabilities
 # make bench      measure against the tools that people use today (docs/performance.md): SIZE=1 PAIRS=5 SCENARIOS=first,next,restore OUT=bench
@@ -29,12 +29,13 @@ test:
 	$(GO) build -C $(TOOLS) -o $(CURDIR)/bin/ github.com/versity/versitygw/cmd/versitygw
 	LETHE_VERSITYGW=$(CURDIR)/bin/versitygw $(GO) test -race -timeout 40m ./...
 
-# `make test` kills a few. A purge is killed so often altogether, in each of its phases in turn.
+# `make test` kills a few, and draws the same dozen of worlds in every run. A purge is killed so often altogether, in each of
+# its phases in turn. SEED is one that was printed; without it every run is another.
 KILLS ?= 50
 soak:
 	.ci/deps test
 	$(GO) build -C $(TOOLS) -o $(CURDIR)/bin/ github.com/versity/versitygw/cmd/versitygw
-	LETHE_VERSITYGW=$(CURDIR)/bin/versitygw LETHE_KILLS=$(KILLS) LETHE_SEED=$(SEED) $(GO) test -timeout 60m -v -run Killed ./cmd/lethe ./pipeline
+	LETHE_VERSITYGW=$(CURDIR)/bin/versitygw LETHE_KILLS=$(KILLS) LETHE_SEED=$(SEED) $(GO) test -timeout 90m -v -run 'Killed|EqualsModel|WaysToEraseAgree' ./cmd/lethe ./pipeline
 
 # `make test` does the same with a few hundred people. It wants about 5 GB of TMPDIR.
 PEOPLE    ?= 200000

@@ -161,3 +161,43 @@ func trueFilters(t *testing.T, s *site, id string, signer *archive.SigningKey, b
 		t.Errorf("the filters were asked %d times and said no %d times", answers, no)
 	}
 }
+
+// manyPictures is manyPosts with some ten pieces of pictures, which a user may have made, and which lead to a post by a
+// reference that no foreign key holds.
+const manyPictures = manyPosts + `
+CREATE TABLE pictures (id int PRIMARY KEY, user_id int REFERENCES users ON DELETE CASCADE, post int, data text);
+INSERT INTO pictures SELECT i, 1 + i % 50, i, 'picture of post ' || i || '.' || (SELECT string_agg(md5(i::text || 'p' || j), '') FROM generate_series(1, 30) j) FROM generate_series(1, 6000) i;`
+
+// A filter knows the references of the rules that it was made under. What leads to somebody by one that came later is
+// read, whatever the filter says about the others.
+func TestPurgeByAReferenceThatFiltersDoNotKnow(t *testing.T) {
+	s := newSite(t, manyPictures)
+	s.rules = withoutRequests(manyPostsRules)
+	old := s.backup()
+	filters := s.filtersOf(table(t, s.manifest(s.open(), old, s.holder), "pictures"))
+	if len(filters) == 0 {
+		t.Fatal("pictures have no filter")
+	}
+	for _, f := range filters {
+		if refs := f.References(); slices.ContainsFunc(refs, func(r archive.FilterReference) bool { return slices.Contains(r.Columns, "post") }) {
+			t.Fatalf("a filter knows of posts already: %v", refs)
+		}
+	}
+
+	today := strings.Replace(manyPostsRules, "erase:", "references:\n  pictures.post: posts.id\nerase:\n  pictures: {delete: post}", 1)
+	s.rules = withoutRequests(today)
+	s.recordAll(today, s.store)
+	want := s.rowsIn(s.store, s.backup())
+	signer := signed(t)
+	report := purge(t, s.purging(signer, s.store))
+	if len(report.Stores[0].Successors) != 1 || report.Stores[0].Successors[0].Old != old {
+		t.Fatalf("%+v", report.Stores[0])
+	}
+	rows := s.rowsIn(s.store, report.Stores[0].Successors[0].New, signer.Public())
+	for _, text := range []string{"picture of post 4991.", "picture of post 5000.", "picture of post 761.", "picture of post 770."} { // of 500 and of 77
+		if found := grepped(rows, text); len(found) > 0 {
+			t.Errorf("%q is in %v", text, found)
+		}
+	}
+	sameRows(t, "purged", want, rows)
+}

@@ -5,10 +5,16 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -52,8 +58,87 @@ func (w *workplace) write(name, text string) {
 	}
 }
 
-// TestKilledUploads kills backups to an S3 server at random moments. The next run finishes and sends at most what was on
-// its way again, and the newest snapshot that is listed always restores.
+// gate stands between lethe and an S3 server, and stops a file on its way, so that a run can be killed just then.
+type gate struct {
+	server  *httptest.Server
+	forward http.Handler
+
+	mu    sync.Mutex
+	shut  bool           // nothing new comes through
+	stop  *stop          // nil where nothing is to be stopped
+	under sync.WaitGroup // requests that came through
+}
+
+// stop is where a file is stopped.
+type stop struct {
+	at     int  // which file of the run, counted from 1; leases are none
+	stored bool // it is there by then, and the answer does not come
+	there  chan struct{}
+	killed chan struct{}
+}
+
+func startGate(t *testing.T, endpoint string) *gate {
+	t.Helper()
+	target, err := url.Parse(endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{DisableCompression: true}
+	g := &gate{forward: &httputil.ReverseProxy{
+		Rewrite:      func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.Host = r.In.Host }, // the signature covers the name
+		Transport:    transport,
+		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
+	}}
+	g.server = httptest.NewServer(g)
+	t.Cleanup(func() { g.server.Close(); transport.CloseIdleConnections() })
+	return g
+}
+
+func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.mu.Lock()
+	if g.shut {
+		g.mu.Unlock()
+		panic(http.ErrAbortHandler)
+	}
+	g.under.Add(1)
+	defer g.under.Done()
+	var here *stop
+	if g.stop != nil && r.Method == http.MethodPut && !strings.Contains(r.URL.Path, "/locks/") {
+		if g.stop.at--; g.stop.at == 0 {
+			here, g.stop = g.stop, nil
+		}
+	}
+	g.mu.Unlock()
+	r = r.WithContext(context.WithoutCancel(r.Context())) // what has been sent arrives, also when who sent it is gone
+	if here == nil {
+		g.forward.ServeHTTP(w, r)
+		return
+	}
+	if here.stored {
+		g.forward.ServeHTTP(httptest.NewRecorder(), r)
+	}
+	close(here.there)
+	<-here.killed
+	panic(http.ErrAbortHandler)
+}
+
+// set opens the gate, and says what it stops.
+func (g *gate) set(s *stop) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut, g.stop = false, s
+}
+
+// settle closes the gate, and returns when the server has done with all that came through.
+func (g *gate) settle() {
+	g.mu.Lock()
+	g.shut = true
+	g.mu.Unlock()
+	g.under.Wait()
+}
+
+// TestKilledUploads kills backups to an S3 server while one of their files is on its way, a random one. The next run finishes
+// and sends at most what was on its way again, and the newest snapshot that is listed always restores.
 func TestKilledUploads(t *testing.T) {
 	n, random := storetest.Rounds(t, 6)
 	ctx := context.Background()
@@ -81,6 +166,7 @@ func TestKilledUploads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	way := startGate(t, server.Endpoint)
 	objects := func() int {
 		found, err := filepath.Glob(filepath.Join(server.Folder(bucket), "lethe", "objects", "*", "*"))
 		if err != nil {
@@ -98,7 +184,7 @@ func TestKilledUploads(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.write("key.txt", identity.String()+"\n")
-	w.run("init", "-q", "--database", pg.URL(db), "--recipient", identity.Recipient().String(), "--store", server.URL(bucket, "lethe"))
+	w.run("init", "-q", "--database", pg.URL(db), "--recipient", identity.Recipient().String(), "--store", strings.Replace(server.URL(bucket, "lethe"), server.Endpoint, way.server.URL, 1))
 	w.run("backup", "-q")
 
 	again, killed := 0, 0
@@ -111,30 +197,33 @@ func TestKilledUploads(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := objects()
+		last := tables
+		if round > 0 { // the first is killed among objects; later ones may have come to the manifest and its signature
+			last += 2
+		}
+		s := &stop{at: 1 + random.IntN(last), stored: random.IntN(2) == 0, there: make(chan struct{}), killed: make(chan struct{})}
+		what := fmt.Sprintf("round %d: killed at file %d, stored = %v", round, s.at, s.stored)
+		nap := time.Duration(random.IntN(30_000)) * time.Microsecond // in which others go on
+		way.set(s)
 		run := w.command("backup", "-q")
 		if err := run.Start(); err != nil {
 			t.Fatal(err)
 		}
 		ended := make(chan error, 1)
 		go func() { ended <- run.Wait() }()
-		upTo, nap := random.IntN(tables+3), time.Duration(random.IntN(30_000))*time.Microsecond
-		for whole := false; !whole && objects()-before < upTo; {
-			select {
-			case err := <-ended: // it was done before
-				ended <- err
-				whole = true
-			case <-time.After(time.Millisecond):
-			}
-		}
 		select {
 		case err := <-ended:
-			ended <- err
-		case <-time.After(nap):
-			if err := run.Process.Kill(); err == nil {
-				killed++
-			}
+			t.Fatalf("%s: it ended before: %v", what, err)
+		case <-s.there:
 		}
+		time.AfterFunc(nap, func() { _ = run.Process.Kill() })
 		<-ended
+		close(s.killed)
+		way.settle()
+		way.set(nil)
+		if status, ok := run.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signal() == syscall.SIGKILL {
+			killed++
+		}
 		stored := objects() - before
 
 		w.run("restore", "latest", "-q", "--identity", "key.txt", "--output", "-")
@@ -147,13 +236,16 @@ func TestKilledUploads(t *testing.T) {
 		}
 		// Of what the killed run had stored, at most the eight objects that were on their way are not known to be there.
 		if resent := report.Pieces - report.Reused + stored - tables; resent < 0 || resent > 8 {
-			t.Errorf("round %d: killed after %d of %d objects were stored, the next run sent %d", round, stored, tables, report.Pieces-report.Reused)
+			t.Errorf("%s: %d of %d objects were stored, the next run sent %d", what, stored, tables, report.Pieces-report.Reused)
 		} else {
 			again += resent
 		}
 		w.run("check", "-q")
 	}
 	t.Logf("%d runs, %d of them killed on the way; %d objects sent twice", n, killed, again)
+	if n == 0 || killed < n {
+		t.Errorf("of %d runs %d were killed", n, killed)
+	}
 	fresh := pgtest.DBName(t)
 	if err := pg.DropDatabase(ctx, fresh); err != nil {
 		t.Fatal(err)

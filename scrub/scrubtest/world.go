@@ -401,6 +401,18 @@ func (w *World) DefaultGoes() bool {
 	})
 }
 
+// DefaultLost says whether a default leads to a row that is not there (any more): then Lethe takes no snapshot.
+func (w *World) DefaultLost() bool {
+	return slices.ContainsFunc(w.Refs, func(ref *Ref) bool {
+		def := ref.From.col(ref.cols[0]).def
+		return def != nil && ref.action == "SET DEFAULT" && len(ref.cols) == 1 && ref.Verb == "clear" && !ref.ruled &&
+			!slices.ContainsFunc(ref.to.Rows, func(r *Row) bool {
+				id := r.Values[ref.toCols[0]]
+				return id != nil && *id == *def && ref.to.In(r, ref.toPart)
+			})
+	})
+}
+
 // drawLinks fills the columns of one reference.
 func (w *World) drawLinks(t *rapid.T, ref *Ref) {
 	var targets []*Row
