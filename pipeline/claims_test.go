@@ -359,3 +359,53 @@ func TestPurgeLooksIntoWhatItUsesAgain(t *testing.T) {
 		}
 	}
 }
+
+// ON DELETE SET DEFAULT leads to the row that the default names. Where an old snapshot does not have that row, purging it
+// would leave it unrestorable: nothing is written, and the rules are to decide.
+func TestPurgeLooksForTheRowOfADefault(t *testing.T) {
+	s := newSite(t, `CREATE TABLE users (id int PRIMARY KEY, name text);
+		CREATE TABLE files (id int PRIMARY KEY, owner int DEFAULT 99 REFERENCES users ON DELETE SET DEFAULT);
+		INSERT INTO users VALUES (1, 'one'), (2, 'two'); INSERT INTO files VALUES (1, 1), (2, 2);`)
+	const text = "version: 1\ndataset: slipmat\ndrift: pass\nsubjects: {user: {table: users, key: id}}\nerase:\n  users: {delete: true}\n"
+	s.rules = text + "  files: {clear: owner}\n"
+	old := s.backup()
+	s.sql("INSERT INTO users VALUES (99, 'nobody')")
+	s.rules = text
+	s.recordAll(text+"requests:\n  - {subject: \"user:1\", ref: R-1}\n", s.store)
+	s.backup()
+	signer := signed(t)
+	before := names(t, s.store, "objects/")
+	if _, err := pipeline.Purge(context.Background(), s.purging(signer, s.store)); !errors.Is(err, pipeline.ErrConfig) || !strings.Contains(err.Error(), "SET DEFAULT of files would lead to a row of users") || !strings.Contains(err.Error(), old) {
+		t.Fatalf("purged: %v", err)
+	}
+	if after := names(t, s.store, "objects/"); !slices.Equal(before, after) {
+		t.Errorf("objects are\n%q, and were\n%q", after, before)
+	}
+	c := s.restoring()
+	c.Snapshot, c.Output = old, &strings.Builder{}
+	if _, err := pipeline.Restore(context.Background(), c); !errors.Is(err, pipeline.ErrConfig) || !strings.Contains(err.Error(), "SET DEFAULT") {
+		t.Errorf("restored: %v", err)
+	}
+
+	// The rules decide, and then it goes; and where the row is there, the schema's word does.
+	s.rules = text + "  files: {clear: owner}\n"
+	s.backup()
+	next := purge(t, s.purging(signer, s.store)).Stores[0].Successors[0].New
+	if rows := s.rowsIn(s.store, next, signer.Public()); len(grepped(rows, "1\t\\N")) != 1 || len(grepped(rows, "\tone\n")) > 0 {
+		t.Errorf("%q", rows)
+	}
+}
+
+func TestPurgeSetsADefault(t *testing.T) {
+	s := newSite(t, `CREATE TABLE users (id int PRIMARY KEY, name text);
+		CREATE TABLE files (id int PRIMARY KEY, owner bigint DEFAULT 99 REFERENCES users ON DELETE SET DEFAULT);
+		INSERT INTO users VALUES (1, 'one'), (2, 'two'), (99, 'nobody'); INSERT INTO files VALUES (1, 1), (2, 2);`)
+	s.rules = "version: 1\ndataset: slipmat\ndrift: pass\nsubjects: {user: {table: users, key: id}}\nerase:\n  users: {delete: true}\n"
+	s.backup()
+	s.recordAll(s.rules+"requests:\n  - {subject: \"user:1\", ref: R-1}\n", s.store)
+	signer := signed(t)
+	next := purge(t, s.purging(signer, s.store)).Stores[0].Successors[0].New
+	if rows := s.rowsIn(s.store, next, signer.Public()); len(grepped(rows, "1\t99\n")) != 1 {
+		t.Errorf("%q", rows)
+	}
+}

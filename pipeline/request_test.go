@@ -436,7 +436,20 @@ func TestListErasures(t *testing.T) {
 			t.Errorf("one store is clean: %+v", e)
 		}
 	}
-	if e := both(); e.Stage != pipeline.Purged || e.Unclean != 0 || e.Overdue || e.GoneBy != "" {
+	if e := both(); e.Stage != pipeline.Effective || e.Unclean != 0 || e.Unnamed == 0 || !e.Overdue {
+		t.Errorf("with objects that no snapshot names: %+v", e)
+	}
+	for _, in := range []store.Store{s.store, second} {
+		named := objectsOf(s.manifestIn(in, clean.Snapshot))
+		for _, name := range names(t, in, archive.ObjectsPrefix) {
+			if object, _ := archive.ObjectOf(name); !slices.Contains(named, object) {
+				if err := in.Delete(context.Background(), name); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if e := both(); e.Stage != pipeline.Purged || e.Unclean+e.Unnamed != 0 || e.Overdue || e.GoneBy != "" {
 		t.Errorf("%+v", e)
 	}
 	if e := list(pipeline.ErasuresConfig{Verified: func(n int64) bool { return n == 1 }}, s.store, second).Requests[0]; e.Stage != pipeline.Verified {

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -206,11 +207,19 @@ type changes struct {
 	uses    map[*storedUse]bool // that change in some snapshot
 	effects map[effectKey]*rowCounts
 	lost    map[*oneSnapshot]map[uint32]struct{} // large objects that go
+
+	defaulted map[defaultIn]scrub.DefaultRow // the rows that some reference was cut to
+}
+
+// defaultIn is a reference that ON DELETE SET DEFAULT has cut in a snapshot.
+type defaultIn struct {
+	snapshot *oneSnapshot
+	edge     *scrub.Edge
 }
 
 // changes finds what erasing changes, once the references have been followed. It writes nothing.
 func (s *stored) changes(ctx context.Context) (*changes, error) {
-	c := &changes{uses: map[*storedUse]bool{}, effects: map[effectKey]*rowCounts{}, lost: map[*oneSnapshot]map[uint32]struct{}{}}
+	c := &changes{uses: map[*storedUse]bool{}, effects: map[effectKey]*rowCounts{}, lost: map[*oneSnapshot]map[uint32]struct{}{}, defaulted: map[defaultIn]scrub.DefaultRow{}}
 	wanted := newWanted()
 	for _, w := range s.worlds {
 		for table := range w.tables {
@@ -235,17 +244,90 @@ func (s *stored) changes(ctx context.Context) (*changes, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.defaultsAreThere(ctx, c.defaulted); err != nil {
+		return nil, err
+	}
 	return c, s.loseObjects(ctx, c, gone)
+}
+
+// defaultsAreThere makes sure that each row which a reference was cut to is there: else the snapshot could not be restored
+// any more. It reads the tables that must have them, unless no reference was cut so.
+func (s *stored) defaultsAreThere(ctx context.Context, missing map[defaultIn]scrub.DefaultRow) error {
+	if len(missing) == 0 {
+		return nil
+	}
+	wanted := newWanted()
+	for _, w := range s.worlds {
+		for table := range w.tables {
+			wanted.all(w, table, func(n int) bool {
+				for at, row := range missing {
+					if at.snapshot == w.snapshots[n] && row.In(w.catalog.Tables[table]) {
+						return true
+					}
+				}
+				return false
+			})
+		}
+	}
+	var mu sync.Mutex
+	err := s.read(ctx, s.only(wanted), "finding the rows of defaults", func() (func(*storedPiece, []byte) error, error) {
+		r := newRewriter()
+		return func(p *storedPiece, rows []byte) error {
+			for _, u := range wanted.uses[p] {
+				list, err := r.variants(u, rows, nil)
+				if err != nil {
+					return err
+				}
+				mu.Lock()
+				for at, row := range missing {
+					here := func(v *variant) bool {
+						return slices.Contains(v.in, at.snapshot.number) && v.has(row.Referred(u.columns))
+					}
+					if at.snapshot.world == u.world && row.In(u.world.catalog.Tables[u.table]) && slices.ContainsFunc(list, here) {
+						delete(missing, at)
+					}
+				}
+				mu.Unlock()
+			}
+			return nil
+		}, nil
+	})
+	for at, row := range missing {
+		return fail(configuration(fmt.Errorf("ON DELETE SET DEFAULT of %s would lead to a row of %s that snapshot %s does not have", row.Edge.From.Name, row.Edge.To.Name, at.snapshot.id)),
+			"give the reference a verb in the rules, and take a backup: the newest snapshot's rules decide", "erase from stored rows")
+	}
+	return err
+}
+
+// has says whether a row is among those that a variant leaves.
+func (v *variant) has(row *scrub.RowFinder) bool {
+	for left := v.appendRows(nil); len(left) > 0; {
+		var next []byte
+		if next, left = copytext.NextRow(left); row.Is(next) {
+			return true
+		}
+	}
+	return false
 }
 
 // counter counts what happens to the rows of one piece.
 func (c *changes) counter(u *storedUse, gone lostNumbers) func(rewritten) {
 	watch := newObjectWatch(objectColumns(&source.Relation{Name: u.table, Columns: u.columns}, u.world.catalog))
+	defaults := u.world.plan.DefaultRows(u.table)
+	refer := make([]*scrub.RowFinder, len(defaults))
+	for i := range defaults {
+		refer[i] = defaults[i].Referring(u.columns)
+	}
 	return func(r rewritten) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.uses[u] = true
 		snap := u.world.snapshots[r.snapshot]
+		for i, d := range defaults {
+			if r.action != scrub.Dropped && refer[i].Is(r.after) && !refer[i].Is(r.before) {
+				c.defaulted[defaultIn{snap, d.Edge}] = d
+			}
+		}
 		key := effectKey{snap, u.table, r.cause.Request}
 		if c.effects[key] == nil {
 			c.effects[key] = &rowCounts{}

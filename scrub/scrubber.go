@@ -252,15 +252,9 @@ func (e *Erased) reaches(edge *Edge) bool {
 
 // defaultStays refuses ON DELETE SET DEFAULT where the row that the default names is itself erased.
 func (p *Plan) defaultStays(edge *Edge, erased *Erased) error {
-	if edge.Verb != SetDefault || len(edge.Cut) != len(edge.Columns) || slices.Contains(edge.CutTo, nil) || !p.loses(edge.To.Root()) {
+	key := edge.defaultKey()
+	if key == nil || !p.loses(edge.To.Root()) {
 		return nil
-	}
-	var key []byte
-	for i, name := range edge.Columns {
-		var ok bool
-		if key, ok = AppendKey(key, edge.Family[i], []byte(*edge.CutTo[slices.Index(edge.Cut, name)])); !ok {
-			return nil
-		}
 	}
 	if _, hit := erased.Hit(edge.ID, key); hit {
 		return fmt.Errorf("scrubbing %s: ON DELETE SET DEFAULT would lead to a row of %s that is itself erased; give the reference a verb in the rules",
