@@ -1,19 +1,19 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"lethe/pipeline/pgtemp/pgtest"
 )
 
 // Who works as another user often begins in a folder that this user may not look into: /etc/lethe/lethe.yml is found all
 // the same. A file that is seen and can't be read is an error, not a reason to take another.
 func TestConfigOutOfSight(t *testing.T) {
-	if os.Getuid() == 0 {
-		t.Skip("root may look into every folder")
-	}
 	other := filepath.Join(t.TempDir(), "lethe.yml")
-	if err := os.WriteFile(other, []byte("rules: other.yml\n"), 0o644); err != nil {
+	if err := errors.Join(os.WriteFile(other, []byte("rules: other.yml\n"), 0o644), os.Chmod(filepath.Dir(other), 0o755), os.Chmod(filepath.Dir(filepath.Dir(other)), 0o755)); err != nil { //nolint:gosec // others are to see it
 		t.Fatal(err)
 	}
 	defaults := defaultConfigs
@@ -23,22 +23,26 @@ func TestConfigOutOfSight(t *testing.T) {
 
 	here := t.TempDir()
 	t.Chdir(here)
-	if err := os.WriteFile("lethe.yml", []byte("rules: here.yml\n"), 0); err != nil {
+	if err := errors.Join(os.WriteFile("lethe.yml", []byte("rules: here.yml\n"), 0), os.Chmod(here, 0o755)); err != nil { //nolint:gosec // likewise
 		t.Fatal(err)
 	}
-	if c, err := loadConfig(""); err == nil {
-		t.Errorf("lethe.yml can't be read, and %s was taken", c.path)
-	}
+	pgtest.Unprivileged(t, func() {
+		if c, err := loadConfig(""); err == nil {
+			t.Errorf("lethe.yml can't be read, and %s was taken", c.path)
+		}
+	})
 	if err := os.Chmod(here, 0); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.Chmod(here, 0o700) }) //nolint:gosec // a folder
-	if c, err := loadConfig(""); err != nil || c.Rules != "other.yml" {
-		t.Errorf("in a folder that is out of sight: %+v, %v", c, err)
-	}
-	if c, err := loadConfig("lethe.yml"); err == nil {
-		t.Errorf("the file that was named can't be seen, and %s was taken", c.path)
-	}
+	pgtest.Unprivileged(t, func() {
+		if c, err := loadConfig(""); err != nil || c.Rules != "other.yml" {
+			t.Errorf("in a folder that is out of sight: %+v, %v", c, err)
+		}
+		if c, err := loadConfig("lethe.yml"); err == nil {
+			t.Errorf("the file that was named can't be seen, and %s was taken", c.path)
+		}
+	})
 }
 
 // What init writes for the README's system user makes commands by hand and the service, whose StateDirectory= it is, share

@@ -66,19 +66,3 @@ func text(t testing.TB, s *source.Snapshot, rel *source.Relation) string {
 
 // short is a lock timeout that tests can wait for.
 const short = 500 * time.Millisecond
-
-// pg_dump remarks on a working directory that its user may not look into, as with sudo -u: it is run elsewhere then.
-func TestWorkingDirOutOfSight(t *testing.T) {
-	if os.Getuid() == 0 {
-		t.Skip("root may look into every folder")
-	}
-	db := pgtest.DBName(t)
-	sql(t, db, "CREATE TABLE a ()")
-	here := t.TempDir()
-	t.Chdir(here)
-	if err := os.Chmod(here, 0); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.Chmod(here, 0o700) }) //nolint:gosec // a folder
-	open(t, source.Config{URL: pgtest.Server(t).URL(db), Log: func(msg string, args ...any) { t.Errorf("%s %v", msg, args) }})
-}
