@@ -103,7 +103,7 @@ func TestPurgeEqualsModel(t *testing.T) {
 	server, db := pgtest.Server(t), s.database()
 	signer := signed(t)
 	cases, changed := 0, 0
-	first, enough := worldsFrom(t, 0, 12)
+	first, enough := worldsFrom(t, 0, 9)
 	for seed := first; changed < enough && seed < first+4*enough; seed++ {
 		c := rapid.Custom(drawPurgeCase).Example(seed)
 		if c == nil {

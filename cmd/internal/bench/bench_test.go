@@ -112,8 +112,8 @@ func TestGrowthAndSnapshots(t *testing.T) {
 	}
 	b := newBench(o)
 	b.pg = nil
-	b.plan = plan{snapshots: 3, share: 0.01, sizes: []float64{1, 10}, erased: []int{10, 100}, workers: []int{1, 2},
-		footprints: []int{1, 4}, histories: []int{1, 3}}
+	b.plan = plan{snapshots: 2, share: 0.01, sizes: []float64{1, 2}, erased: []int{10, 100}, workers: []int{1, 2},
+		footprints: []int{1, 4}, histories: []int{1, 2}}
 	if err := b.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
