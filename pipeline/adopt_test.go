@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -251,8 +252,9 @@ func TestAdoptKilled(t *testing.T) {
 		return c
 	}
 	full := start.copyOf(t)
+	var mu sync.Mutex
 	calls := 0
-	full.faulty.Add(storetest.Rule{Fault: storetest.Call(func(string) error { calls++; return nil })})
+	full.faulty.Add(storetest.Rule{Fault: storetest.Call(func(string) error { mu.Lock(); calls++; mu.Unlock(); return nil })})
 	whole := adopt(t, run(full, &takeover{site: full.site, signer: signer}))
 	accounts := func(in store.Store) (n int) { // a signature whose file is gone counts for nothing
 		for _, name := range names(t, in, archive.AccountsPrefix) {
