@@ -143,7 +143,7 @@ func (s *sealers) seal(ctx context.Context, w *storedWorld, text []byte, repos [
 	if err != nil {
 		return archive.Object{}, err
 	}
-	return s.sealAs(ctx, own, own.pieces.ID(text), func() ([]byte, error) { return text, nil }, repos)
+	return s.sealAs(ctx, own, own.pieces.ID(text), func() ([]byte, error) { return text, nil }, true, repos)
 }
 
 // in returns what seals for the snapshots of a world.
@@ -166,8 +166,9 @@ func (s *sealers) in(w *storedWorld) (*worldSealer, error) {
 	return own, nil
 }
 
-// sealAs is seal for a text with this id, which is made when it is needed.
-func (s *sealers) sealAs(ctx context.Context, own *worldSealer, id archive.PieceID, text func() ([]byte, error), repos []*Repository) (archive.Object, error) {
+// sealAs is seal for a text with this id, which is made when it is needed. exact says that the id is that text's own; that of
+// a filter is of the pieces that it covers, and what filters say is believed until somebody verifies.
+func (s *sealers) sealAs(ctx context.Context, own *worldSealer, id archive.PieceID, text func() ([]byte, error), exact bool, repos []*Repository) (archive.Object, error) {
 	s.purge.mu.Lock()
 	piece := s.purge.sealed[id]
 	if piece == nil {
@@ -178,7 +179,7 @@ func (s *sealers) sealAs(ctx context.Context, own *worldSealer, id archive.Piece
 	piece.mu.Lock()
 	defer piece.mu.Unlock()
 	if piece.known {
-		if err := s.look(ctx, piece, text); err != nil {
+		if err := s.look(ctx, piece, text, exact); err != nil {
 			return archive.Object{}, err
 		}
 	}
@@ -226,7 +227,7 @@ func (s *sealers) sealAs(ctx context.Context, own *worldSealer, id archive.Piece
 // some store has lost is sealed anew, under another name. And so is what holds another text: a manifest that a key holder
 // has signed has taken over from the operator's what it says of pieces that did not change, and whoever stole the
 // operator's key could have it say that an object which holds the person is the one without.
-func (s *sealers) look(ctx context.Context, piece *sealedPiece, text func() ([]byte, error)) error {
+func (s *sealers) look(ctx context.Context, piece *sealedPiece, text func() ([]byte, error), exact bool) error {
 	piece.known = false
 	for _, repo := range piece.in {
 		info, err := repo.Store.Stat(ctx, archive.ObjectName(piece.object.Object))
@@ -237,6 +238,9 @@ func (s *sealers) look(ctx context.Context, piece *sealedPiece, text func() ([]b
 		case err != nil:
 			return fmt.Errorf("look whether object %s is still there: %w", piece.object.Object, err)
 		}
+	}
+	if !exact {
+		return nil
 	}
 	plain, err := text()
 	if err != nil {

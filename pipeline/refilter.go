@@ -192,7 +192,7 @@ func (r *refiltering) refilter(ctx context.Context, rng *refilteredRange) (filte
 					}
 					return builder.Build(refs, covered)
 				}
-				if o, err = sealers.sealAs(ctx, own, id, text, []*Repository{r.snap.repo}); err != nil {
+				if o, err = sealers.sealAs(ctx, own, id, text, false, []*Repository{r.snap.repo}); err != nil {
 					return nil, err
 				}
 			}
