@@ -104,9 +104,7 @@ func TestTheLongestLedgerCounts(t *testing.T) {
 	s := newSite(t, twoTables)
 	s.rules = withoutRequests(twoTablesRules)
 	other := s.newStore(filepath.Join(t.TempDir(), "other"))
-	if _, err := s.mustTakeIn(s.store, other); err != nil {
-		t.Fatal(err)
-	}
+	s.mustTake(s.store, other)
 	s.recordAll(twoTablesRules, other) // s.store is unplugged
 	signer := signed(t)
 
@@ -132,15 +130,6 @@ func TestTheLongestLedgerCounts(t *testing.T) {
 	if report := restore(t, c); len(report.Replayed) > 0 || len(report.Omitted) != 1 || !strings.Contains(report.Omitted[0], "whether it knows of later requests is not known") {
 		t.Errorf("%+v", report)
 	}
-}
-
-// mustTakeIn takes a snapshot into several stores.
-func (s *site) mustTakeIn(stores ...store.Store) (string, error) {
-	report, err := pipeline.Backup(context.Background(), s.config(stores...))
-	if err != nil {
-		return "", err
-	}
-	return report.Snapshot, nil
 }
 
 // Two repositories are two sets of keys, rules and people: nothing that goes over several stores mixes them.
@@ -325,10 +314,7 @@ func TestPurgeLooksIntoWhatItUsesAgain(t *testing.T) {
 	s := newSite(t, twoTables)
 	s.rules = withoutRequests(twoTablesRules)
 	other := s.newStore(filepath.Join(t.TempDir(), "other"))
-	id, err := s.mustTakeIn(s.store, other)
-	if err != nil {
-		t.Fatal(err)
-	}
+	id := s.mustTake(s.store, other).Snapshot
 	s.recordAll(twoTablesRules, s.store, other)
 	signer := signed(t)
 	was := table(t, s.manifest(s.open(), id, s.holder), "users").Objects[0]

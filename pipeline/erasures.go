@@ -308,7 +308,8 @@ func noteNamed(named map[objectID]struct{}, m *archive.Manifest) error {
 }
 
 // unnamed lists the objects that are none of these.
-func (r *Repository) unnamed(ctx context.Context, named map[objectID]struct{}) (list []store.Info, err error) {
+func (r *Repository) unnamed(ctx context.Context, named map[objectID]struct{}) (list map[objectID]store.Info, err error) {
+	list = map[objectID]store.Info{}
 	err = r.Store.List(ctx, archive.ObjectsPrefix, func(i store.Info) error {
 		object, ok := archive.ObjectOf(i.Name)
 		if !ok {
@@ -316,7 +317,7 @@ func (r *Repository) unnamed(ctx context.Context, named map[objectID]struct{}) (
 		}
 		id, err := idOf(object)
 		if _, in := named[id]; err == nil && !in {
-			list = append(list, i)
+			list[id] = i
 		}
 		return err
 	})

@@ -522,22 +522,13 @@ func (p Problem) asError() error {
 
 // findLeftovers lists the objects that nothing names and that have been there for longer than a run may take.
 func (p *expiry) findLeftovers(ctx context.Context, now time.Time) error {
-	return p.r.Store.List(ctx, archive.ObjectsPrefix, func(i store.Info) error {
-		object, ok := archive.ObjectOf(i.Name)
-		if !ok || i.Modified.IsZero() || now.Sub(i.Modified) <= leftoverLimit {
-			return nil
-		}
-		id, err := idOf(object)
-		if err != nil {
-			return err
-		}
-		_, named := p.named[id]
-		_, doomed := p.doomed[id]
-		if !named && !doomed {
+	list, err := p.r.unnamed(ctx, p.named)
+	for id, i := range list {
+		if _, doomed := p.doomed[id]; !doomed && !i.Modified.IsZero() && now.Sub(i.Modified) > leftoverLimit {
 			p.leftover[id] = i.Size
 		}
-		return nil
-	})
+	}
+	return err
 }
 
 // promise counts what would be deleted.

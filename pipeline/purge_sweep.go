@@ -28,11 +28,8 @@ func (p *purge) sweep(ctx context.Context, s *purgeStore, left []string) error {
 	if err != nil {
 		return err
 	}
-	for _, i := range list {
-		object, _ := archive.ObjectOf(i.Name)
-		if id, err := idOf(object); err == nil {
-			unnamed[id] = i.Size
-		}
+	for id, i := range list {
+		unnamed[id] = i.Size
 	}
 	notes, err := s.notes(ctx, left)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -270,7 +271,34 @@ func (s *stored) defaultsAreThere(ctx context.Context, missing map[defaultIn]scr
 		}
 	}
 	var mu sync.Mutex
-	err := s.read(ctx, s.only(wanted), "finding the rows of defaults", func() (func(*storedPiece, []byte) error, error) {
+	err := s.readVariants(ctx, wanted, "finding the rows of defaults", func(u *storedUse, list []*variant) {
+		mu.Lock()
+		left := maps.Clone(missing)
+		mu.Unlock()
+		for at, row := range left {
+			here := func(v *variant) bool {
+				return slices.Contains(v.in, at.snapshot.number) && v.has(row.Referred(u.columns))
+			}
+			if at.snapshot.world == u.world && row.In(u.world.catalog.Tables[u.table]) && slices.ContainsFunc(list, here) {
+				mu.Lock()
+				delete(missing, at)
+				mu.Unlock()
+			}
+		}
+	})
+	if err != nil { // then what was not read is not known to be missing
+		return err
+	}
+	for at, row := range missing {
+		return fail(configuration(fmt.Errorf("ON DELETE SET DEFAULT of %s would lead to a row of %s that snapshot %s does not have", row.Edge.From.Name, row.Edge.To.Name, at.snapshot.id)),
+			"give the reference a verb in the rules, and take a backup: the newest snapshot's rules decide", "erase from stored rows")
+	}
+	return nil
+}
+
+// readVariants reads pieces, several at a time, and shows do what becomes of each for those who want it.
+func (s *stored) readVariants(ctx context.Context, wanted wantedPieces, stage string, do func(u *storedUse, list []*variant)) error {
+	return s.read(ctx, s.only(wanted), stage, func() (func(*storedPiece, []byte) error, error) {
 		r := newRewriter()
 		return func(p *storedPiece, rows []byte) error {
 			for _, u := range wanted.uses[p] {
@@ -278,25 +306,11 @@ func (s *stored) defaultsAreThere(ctx context.Context, missing map[defaultIn]scr
 				if err != nil {
 					return err
 				}
-				mu.Lock()
-				for at, row := range missing {
-					here := func(v *variant) bool {
-						return slices.Contains(v.in, at.snapshot.number) && v.has(row.Referred(u.columns))
-					}
-					if at.snapshot.world == u.world && row.In(u.world.catalog.Tables[u.table]) && slices.ContainsFunc(list, here) {
-						delete(missing, at)
-					}
-				}
-				mu.Unlock()
+				do(u, list)
 			}
 			return nil
 		}, nil
 	})
-	for at, row := range missing {
-		return fail(configuration(fmt.Errorf("ON DELETE SET DEFAULT of %s would lead to a row of %s that snapshot %s does not have", row.Edge.From.Name, row.Edge.To.Name, at.snapshot.id)),
-			"give the reference a verb in the rules, and take a backup: the newest snapshot's rules decide", "erase from stored rows")
-	}
-	return err
 }
 
 // has says whether a row is among those that a variant leaves.
@@ -368,33 +382,23 @@ func (s *stored) loseObjects(ctx context.Context, c *changes, gone lostNumbers) 
 		}
 	}
 	var mu sync.Mutex
-	err := s.read(ctx, s.only(wanted), "finding large objects", func() (func(*storedPiece, []byte) error, error) {
-		r := newRewriter()
-		return func(p *storedPiece, rows []byte) error {
-			for _, u := range wanted.uses[p] {
-				list, err := r.variants(u, rows, nil)
-				if err != nil {
-					return err
-				}
-				watch := newObjectWatch(objectColumns(&source.Relation{Name: u.table, Columns: u.columns}, u.world.catalog))
-				for _, v := range list {
-					var kept []uint32
-					for left := v.appendRows(nil); len(left) > 0; {
-						var row []byte
-						row, left = copytext.NextRow(left)
-						kept = watch.numbers(row, kept)
-					}
-					mu.Lock()
-					for _, snapshot := range v.in {
-						for _, n := range kept {
-							delete(gone[u.world.snapshots[snapshot]], n)
-						}
-					}
-					mu.Unlock()
+	err := s.readVariants(ctx, wanted, "finding large objects", func(u *storedUse, list []*variant) {
+		watch := newObjectWatch(objectColumns(&source.Relation{Name: u.table, Columns: u.columns}, u.world.catalog))
+		for _, v := range list {
+			var kept []uint32
+			for left := v.appendRows(nil); len(left) > 0; {
+				var row []byte
+				row, left = copytext.NextRow(left)
+				kept = watch.numbers(row, kept)
+			}
+			mu.Lock()
+			for _, snapshot := range v.in {
+				for _, n := range kept {
+					delete(gone[u.world.snapshots[snapshot]], n)
 				}
 			}
-			return nil
-		}, nil
+			mu.Unlock()
+		}
 	})
 	for snap, numbers := range gone {
 		if len(numbers) > 0 {

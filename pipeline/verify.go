@@ -234,14 +234,9 @@ func (v *verification) manifest(snap *oneSnapshot, m *archive.Manifest) error {
 
 // unnamed counts the objects that no snapshot names and that may hold somebody. Those of a run that is under way can't be
 // told from those that one has left.
-func (v *verification) unnamed(ctx context.Context, objects []store.Info, named map[objectID]struct{}) error {
+func (v *verification) unnamed(ctx context.Context, objects map[objectID]store.Info, named map[objectID]struct{}) error {
 	var put []time.Time
-	for _, i := range objects {
-		object, _ := archive.ObjectOf(i.Name)
-		id, err := idOf(object)
-		if err != nil {
-			return err
-		}
+	for id, i := range objects {
 		if _, ok := named[id]; ok {
 			continue
 		}
