@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 
 	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
@@ -156,8 +157,12 @@ func (o *Opener) Open(data []byte, want Object) ([]byte, error) {
 	if err := CheckObject(data, want); err != nil {
 		return nil, err
 	}
-	if cap(o.text) > keepBuffer {
+	switch n := int64(cap(o.text)); {
+	case n > keepBuffer:
 		o.text = nil
+	case n < want.Text && want.Text <= keepBuffer:
+		// Whoever looked at the last text may hold on to a row of it, and so to all of it: few sizes are few of those.
+		o.text = make([]byte, 0, 1<<bits.Len64(uint64(want.Text)))
 	}
 	if o.packed.Cap() > keepBuffer {
 		o.packed = bytes.Buffer{}
@@ -171,7 +176,9 @@ func (o *Opener) Open(data []byte, want Object) ([]byte, error) {
 	if err != nil {
 		return nil, &Error{Name: name, Msg: "decompress", Err: err, Kind: ErrIntegrity, Try: tryOtherStore}
 	}
-	o.text = text
+	if cap(text) > cap(o.text) { // text is as long as it may be, and no longer: what is behind it is for the next object
+		o.text = text
+	}
 	return text, nil
 }
 

@@ -253,6 +253,48 @@ func TestBomb(t *testing.T) {
 	}
 }
 
+// TestOpenerReusesItsMemory opens texts of many sizes in turn while somebody keeps a row of each of them, as whoever
+// splits rows does: that must not keep many texts.
+func TestOpenerReusesItsMemory(t *testing.T) {
+	f := newFixture(t)
+	sealer, err := NewSealer(f.to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := NewOpener(f.ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sealed []Sealed
+	for k := range 40 {
+		s, err := sealer.Seal(nil, make([]byte, 3<<20+(k*17%40)<<10))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sealed = append(sealed, s)
+	}
+	var kept [][]byte
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for _, s := range sealed {
+		text, err := o.Open(s.Data, s.Ref(0, PieceID{}, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if int64(len(text)) != s.Text {
+			t.Fatalf("%d bytes came of %d", len(text), s.Text)
+		}
+		kept = append(kept, text[:1])
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	runtime.KeepAlive(kept)
+	if held := int64(after.HeapAlloc) - int64(before.HeapAlloc); held > 16<<20 {
+		t.Errorf("%d bytes are held by a byte of each text", held)
+	}
+}
+
 func TestPieceID(t *testing.T) {
 	f, other := newFixture(t), newFixture(t)
 	id := func(key SecretKey, to *Recipients, text string) string {

@@ -46,11 +46,12 @@ func newBench(o options) *bench {
 }
 
 // asInstalled are the settings of a PostgreSQL as it is installed, where pgtemp's are for speed. The exception is autovacuum:
-// it would begin whenever it likes, and is done by hand instead, between the runs.
+// it would begin whenever it likes, and is done by hand instead, between the runs. And a dump locks every table, of which
+// limits makes more than there are locks for as installed.
 func asInstalled() map[string]string {
 	return map[string]string{
 		"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "wal_level": "replica", "max_wal_senders": "10",
-		"shared_buffers": "128MB", "dynamic_shared_memory_type": "posix", "autovacuum": "off",
+		"shared_buffers": "128MB", "dynamic_shared_memory_type": "posix", "autovacuum": "off", "max_locks_per_transaction": "256",
 	}
 }
 

@@ -107,25 +107,34 @@ func TestBench(t *testing.T) {
 // TestGrowthAndSnapshots runs what takes long otherwise.
 func TestGrowthAndSnapshots(t *testing.T) {
 	o := options{lethe: lethetest.Binary, size: 0.001, pairs: 1, out: t.TempDir(), log: t.Output()}
-	if err := o.check("snapshots,purges,growth", nil); err != nil {
+	if err := o.check("snapshots,purges,growth,limits", nil); err != nil {
 		t.Fatal(err)
 	}
 	b := newBench(o)
 	b.pg = nil
 	b.plan = plan{snapshots: 2, share: 0.01, sizes: []float64{1, 2}, erased: []int{10, 100}, workers: []int{1, 2},
-		footprints: []int{1, 4}, histories: []int{1, 2}}
+		footprints: []int{1, 4}, histories: []int{1, 2}, tables: 300, long: 8 << 20}
 	if err := b.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.write(io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range b.report.Results {
+	if n := len(b.report.Results); n != 4 {
+		t.Fatalf("%d results", n)
+	}
+	for _, r := range b.report.Results[:2] {
 		if n := len(r.Sides[0].Runs) + len(r.Sides[1].Runs); n != b.plan.snapshots {
 			t.Errorf("%s: %d snapshots", r.Layout, n)
 		}
 		if f := r.Figures[0]; !(f.Median >= 1 && f.Median <= 1.2*float64(b.plan.snapshots)) {
 			t.Errorf("%s: %s is %v", r.Layout, f.Name, f.Median)
+		}
+	}
+	for i, title := range []string{"300 tables of one row", "6 rows of 8 MB"} {
+		r := b.report.Results[2+i]
+		if r.Title != title || len(r.Sides) != 3 || len(r.Figures) != 2 || !r.Figures[0].Met || !r.Figures[1].Met {
+			t.Errorf("limits found %+v", r)
 		}
 	}
 	points := map[string]int{}
@@ -308,7 +317,7 @@ func TestOptionsThatDoNotServe(t *testing.T) {
 		}
 	}
 	ok := options{size: 1, pairs: 1}
-	if err := ok.check("first,nxt", nil); err == nil || !strings.Contains(err.Error(), "first,next,restore,purge,snapshots,purges,growth") {
+	if err := ok.check("first,nxt", nil); err == nil || !strings.Contains(err.Error(), "first,next,restore,purge,snapshots,purges,growth,limits") {
 		t.Errorf("an unknown scenario: %v; want those that there are", err)
 	}
 	if err := ok.check("all", nil); err != nil || len(ok.scenarios) != len(scenarios) {

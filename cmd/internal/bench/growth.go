@@ -18,11 +18,14 @@ type plan struct {
 	workers    []int
 	footprints []int // people purged together
 	histories  []int // snapshots that one person is purged from
+	tables     int   // of a database of very many
+	long       int   // bytes of a very long row
 }
 
 // usualPlan is a week in which one percent of the rows changes in a day, and growth over a factor of forty.
 func usualPlan() plan {
-	return plan{snapshots: 28, share: 0.0025, sizes: []float64{0.1, 1, 4}, erased: []int{0, erasedUsually, 1000, 100_000}, footprints: []int{1, 10, 100, 1000}, histories: []int{1, 4, 12, 28}, workers: []int{1, 2}}
+	return plan{snapshots: 28, share: 0.0025, sizes: []float64{0.1, 1, 4}, erased: []int{0, erasedUsually, 1000, 100_000}, footprints: []int{1, 10, 100, 1000}, histories: []int{1, 4, 12, 28}, workers: []int{1, 2},
+		tables: 10_000, long: 100 << 20}
 }
 
 // snapshots takes a week's snapshots and adds up what they take together.

@@ -245,7 +245,10 @@ func (r *report) text(out io.Writer) error {
 }
 
 func (r *result) text(out io.Writer) error {
-	fmt.Fprintf(out, "\n%s, %s", r.Title, r.Layout)
+	fmt.Fprintf(out, "\n%s", r.Title)
+	if r.Layout != "" {
+		fmt.Fprintf(out, ", %s", r.Layout)
+	}
 	if len(r.Changed) > 0 {
 		fmt.Fprintf(out, " (%.2f %% of the rows)", median(r.Changed)*100)
 	}

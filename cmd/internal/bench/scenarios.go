@@ -23,6 +23,7 @@ var scenarios = []scenario{
 	{"snapshots", false, (*bench).snapshots},
 	{"purges", false, (*bench).purges},
 	{"growth", false, (*bench).growth},
+	{"limits", false, (*bench).limits},
 }
 
 // erasedUsually is how many people the rules erase where nothing else is said.
