@@ -1,6 +1,7 @@
 # make demo       back up, erase a person, restore and prove it, on a throwaway PostgreSQL; KEEP=1 keeps it to play with
-# make test       every test, race detector on, against a real PostgreSQL and a real S3 server
-# make soak       the tests that kill runs at random moments, and that erase people from random worlds, fifty times each; KILLS=, SEED=
+# make test       every test, against a real PostgreSQL and a real S3 server; the packages' with the race detector on
+# make soak       the tests that kill runs at random moments, and that erase people from random worlds, fifty times each; KILLS=, SEED=;
+#                 then the programs' tests with the race detector on
 # make forgotten  erase three people out of 28 snapshots with 200 000 people, and compare with SQL by hand: up to an hour; PEOPLE=, SNAPSHOTS=
 # make lint       formatting, vet, staticcheck, layers, known vulnerabilities
 # make bench      measure against the tools that people use today (docs/performance.md): SIZE=1 PAIRS=5 SCENARIOS=first,next,restore OUT=bench
@@ -24,11 +25,15 @@ demo: build
 	$(GO) build -trimpath -o bin/demo ./cmd/internal/demo
 	bin/demo -lethe bin/lethe $(if $(KEEP),-keep)
 
-# The packages that take longest come first, so that none of them runs on alone at the end.
+# The programs' tests start a hundred servers and a thousand processes, for twice as long where races are looked for:
+# `make soak` does that. What takes longest comes first, so that it does not run on alone at the end.
 test:
 	.ci/deps test
 	$(GO) build -C $(TOOLS) -o $(CURDIR)/bin/ github.com/versity/versitygw/cmd/versitygw
-	LETHE_VERSITYGW=$(CURDIR)/bin/versitygw $(GO) test -race -timeout 40m ./pipeline ./cmd/lethe ./...
+	export LETHE_VERSITYGW=$(CURDIR)/bin/versitygw; \
+	$(GO) test -race -timeout 40m ./pipeline ./pipeline/... ./rules/... ./scrub/... & packages=$$!; \
+	$(GO) test -timeout 40m ./cmd/lethe ./cmd/... && programs=0 || programs=$$?; \
+	wait $$packages && exit $$programs
 
 # `make test` kills a few, and draws the same few worlds in every run. A purge is killed so often altogether, in each of
 # its phases in turn. SEED is one that was printed; without it every run is another.
@@ -37,6 +42,7 @@ soak:
 	.ci/deps test
 	$(GO) build -C $(TOOLS) -o $(CURDIR)/bin/ github.com/versity/versitygw/cmd/versitygw
 	LETHE_VERSITYGW=$(CURDIR)/bin/versitygw LETHE_KILLS=$(KILLS) LETHE_SEED=$(SEED) $(GO) test -timeout 90m -v -run 'Killed|EqualsModel|WaysToEraseAgree' ./cmd/lethe ./pipeline
+	LETHE_VERSITYGW=$(CURDIR)/bin/versitygw $(GO) test -race -timeout 60m ./cmd/lethe ./cmd/...
 
 # `make test` does the same with a few hundred people. It wants about 5 GB of TMPDIR.
 PEOPLE    ?= 200000

@@ -38,6 +38,7 @@ type AdoptReport struct {
 	Rules      string              `json:"-"` // the text of those in the newest snapshot
 	Ledger     *archive.LedgerHead `json:"ledger"`
 	Erasures   int                 `json:"erasures"` // requests that are open
+	Lost       []int64             `json:"lost"`     // records of open requests that are nowhere: whom they are about is not known
 	Changed    bool                `json:"changed"`  // false: there was nothing to take over
 	Stores     []AdoptedStore      `json:"stores"`
 }
@@ -70,6 +71,9 @@ func (r *AdoptReport) Integrity() error {
 		if len(s.Left) > 0 {
 			return fail(s.Left[0].asError(), "", "%d snapshots in %s were left as they are", len(s.Left), s.Store)
 		}
+	}
+	if len(r.Lost) > 0 {
+		return fail(lostRequests(r.Lost), tryInsteadOf(r.Lost), "the new operator's backups will refuse")
 	}
 	return nil
 }
@@ -342,7 +346,7 @@ func (a *adoption) adoptLedger(ctx context.Context) (err error) {
 			}
 		}
 	}
-	if a.ledger, err = c.syncLedger(ctx, a.openStores(), 0); err != nil {
+	if a.ledger, err = c.syncLedger(ctx, a.openStores(), true); err != nil {
 		return err
 	}
 	after := map[string]bool{}
@@ -600,7 +604,7 @@ func (a *adoption) finish() (*AdoptReport, error) {
 		return nil, err
 	}
 	r := &AdoptReport{Repository: a.id, Operator: a.operator.Public().String(), Signer: a.c.Signer.Public().String(), Recipients: a.recipients.Strings(),
-		Ledger: a.ledger.ledger.Head(), Erasures: len(a.ledger.ledger.Open()), Changed: a.changed, Stores: []AdoptedStore{}}
+		Ledger: a.ledger.ledger.Head(), Erasures: len(a.ledger.ledger.Open()), Lost: append([]int64{}, a.ledger.lost...), Changed: a.changed, Stores: []AdoptedStore{}}
 	if a.newest != nil {
 		r.Dataset, r.Rules = a.newest.Dataset, a.newest.Rules.Text
 	}

@@ -342,6 +342,42 @@ func TestAdoptStoresApart(t *testing.T) {
 }
 
 // What is refused leaves every store as it was, and makes no operator key.
+// A sealed request that is lost with the operator's machine keeps nobody from taking over. Nor is it forgotten: whoever
+// knows whom it was about has to say so before the next backup.
+func TestAdoptWithoutARequest(t *testing.T) {
+	s := &takeover{site: newLedgerSite(t), signer: signed(t)}
+	s.mustRecord("R-1", s.store)
+	s.mustRecord("R-02", s.store)
+	s.lose(1)
+	c := s.config(s.store)
+	c.Recipients = s.to // there is no snapshot that says so
+	report, err := pipeline.Adopt(context.Background(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := report.Integrity(); !slices.Equal(report.Lost, []int64{1}) || !report.Changed || !errors.Is(err, pipeline.ErrIntegrity) || !strings.Contains(err.Error(), "record 1 is nowhere") {
+		t.Errorf("%+v, %v", report, err)
+	}
+	m, _ := s.moved()
+	record := func(instead int64) error {
+		c := m.config(s.store)
+		c.Trust = []archive.PublicKey{s.signer.Public()}
+		_, err := pipeline.Record(context.Background(), pipeline.RequestConfig{BackupConfig: c, Requests: []pipeline.NewRequest{order(900, "R-900")}, InsteadOf: instead})
+		return err
+	}
+	if err := record(0); !errors.Is(err, pipeline.ErrIntegrity) || !strings.Contains(err.Error(), "of record 1 is nowhere") {
+		t.Errorf("a run that does not know whom to leave out: %v", err)
+	}
+	if err := record(1); err != nil {
+		t.Fatal(err)
+	}
+	c = s.config(s.store)
+	c.Recipients = s.to
+	if report := adopt(t, c); len(report.Lost) > 0 || report.Changed {
+		t.Errorf("%+v", report)
+	}
+}
+
 func TestAdoptRefuses(t *testing.T) {
 	s := &takeover{site: newSite(t, severalPieces), signer: signed(t)}
 	s.state = filepath.Join(t.TempDir(), "state")

@@ -143,7 +143,7 @@ func (c *CheckConfig) records(ctx context.Context, p *ledgerPlace, bad func(name
 	}
 	problems := map[int]string{}
 	var mu sync.Mutex
-	err := p.each(ctx, list, func(ctx context.Context, i int) error {
+	err := severalAtOnce(ctx, list, func(ctx context.Context, i int) error {
 		err := p.record(ctx, i)
 		if err == nil || ctx.Err() != nil || !errors.Is(err, ErrIntegrity) && !errors.Is(err, archive.ErrVersion) {
 			return err

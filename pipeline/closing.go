@@ -111,7 +111,7 @@ func (r *CloseReport) Failed() []StoreResult { return failedOf(r.Stores) }
 // any more, and no certificate can be made.
 func CloseErasures(ctx context.Context, c CloseConfig) (report *CloseReport, err error) {
 	defer func() { err = fail(err, "", "close erasure requests") }()
-	l, release, err := c.openLedgers(ctx, 0)
+	l, release, err := c.openLedgers(ctx, false)
 	if err != nil {
 		return nil, err
 	}

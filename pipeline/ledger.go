@@ -195,8 +195,8 @@ func (f *ledgerFiles) gap() int64 {
 }
 
 const (
-	ledgerReaders = 16   // files of a ledger that are read at once
-	ledgerNewest  = 1000 // records that are read at every look, the newest; and as many of the older ones, in turn
+	ledgerFilesAtOnce = 16   // that are read or written
+	ledgerNewest      = 1000 // records that are read at every look, the newest; and as many of the older ones, in turn
 )
 
 // readLedger reads what a place holds. Where known is not nil its records are believed to be there as they are, but for
@@ -225,7 +225,7 @@ func (r *Repository) readLedger(ctx context.Context, ids *archive.Identities, kn
 			p.Records[i].Closed = false // found out below
 		}
 	}
-	if err := p.each(ctx, list, func(ctx context.Context, i int) error { return p.record(ctx, i) }); err != nil {
+	if err := severalAtOnce(ctx, list, p.record); err != nil {
 		return nil, err
 	}
 	if err := p.chain(); err != nil {
@@ -236,7 +236,7 @@ func (r *Repository) readLedger(ctx context.Context, ids *archive.Identities, kn
 			e.Request = nil
 		}
 	}
-	if err := p.each(ctx, list, func(ctx context.Context, i int) error { return p.open(ctx, i, ids) }); err != nil {
+	if err := severalAtOnce(ctx, list, func(ctx context.Context, i int) error { return p.open(ctx, i, ids) }); err != nil {
 		return nil, err
 	}
 	p.share()
@@ -279,8 +279,9 @@ func looksAt(n int, known *Ledger) func(i int) bool {
 	}
 }
 
-func (p *ledgerPlace) each(ctx context.Context, list []int, do func(context.Context, int) error) error {
-	return each(ctx, list, ledgerReaders, func() (func(context.Context, int) error, error) { return do, nil })
+// severalAtOnce does something for each item of a list, for several files of a ledger at a time.
+func severalAtOnce[T any](ctx context.Context, list []T, do func(context.Context, T) error) error {
+	return each(ctx, list, ledgerFilesAtOnce, func() (func(context.Context, T) error, error) { return do, nil })
 }
 
 // record reads and verifies one chain record, for itself.

@@ -22,23 +22,23 @@ type ledgerRun struct {
 	id      string       // of the repository
 	readers string       // for whom requests are sealed now
 	sealed  []byte       // the request that is being recorded
-	renewed map[*openStore]time.Time
 
 	requests  []scrub.Request // to be honoured by this run
 	sequences []int64         // of their records; 0 in a dry run for those that are new
 	recorded  []string        // references that were new in this run
 	unfit     []string        // references of those whose key can be nobody's
 	nobodys   []int64         // the records of those that are in the ledger
+	lost      []int64         // the records of open requests that are nowhere
 	inbox     *InboxReport    // nil where there is no inbox
 }
 
 // syncLedger reads the operator's copy and the ledger of every store, decides which chain is the one, and brings the
 // others to it: a store that lags behind gets the records it lacks, byte for byte; the operator takes over a continuation
 // that trusted signers wrote elsewhere. A store whose ledger is damaged, forked or cut off is left out of the run, with
-// the reason in its err. Nothing is written in a dry run. The caller holds the stores' leases. lost is a record whose
-// sealed request may be gone, or 0.
-func (c BackupConfig) syncLedger(ctx context.Context, stores []*openStore, lost int64) (*ledgerRun, error) {
-	l := &ledgerRun{c: c, stores: stores, renewed: map[*openStore]time.Time{}}
+// the reason in its err. Nothing is written in a dry run. The caller holds the stores' leases. tolerant says that sealed
+// requests may be gone: then they are in lost.
+func (c BackupConfig) syncLedger(ctx context.Context, stores []*openStore, tolerant bool) (*ledgerRun, error) {
+	l := &ledgerRun{c: c, stores: stores}
 	if err := l.oneRepository(); err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func (c BackupConfig) syncLedger(ctx context.Context, stores []*openStore, lost 
 	if err := l.decide(); err != nil {
 		return nil, err
 	}
-	if err := l.findRequests(lost); err != nil {
+	if err := l.findRequests(tolerant); err != nil {
 		return nil, err
 	}
 	if c.DryRun {
@@ -213,8 +213,9 @@ func (l *ledgerRun) decide() error {
 	return nil
 }
 
-// findRequests takes each open request from where it can be read. One that is nowhere can't be honoured.
-func (l *ledgerRun) findRequests(except int64) error {
+// findRequests takes each open request from where it can be read. One that is nowhere can't be honoured, and ends the run
+// unless it is tolerated: by one that has another take its place, and by a takeover, without which none could.
+func (l *ledgerRun) findRequests(tolerant bool) error {
 	places := l.places()
 	markClosed(l.ledger.Records)
 	var lost []string
@@ -230,8 +231,8 @@ func (l *ledgerRun) findRequests(except int64) error {
 			}
 			unreadable = unreadable || len(p.files.sealed[e.Sequence]) > 0
 		}
-		if e.Request == nil && e.Sequence != except {
-			lost = append(lost, fmt.Sprint(e.Sequence))
+		if e.Request == nil {
+			l.lost, lost = append(l.lost, e.Sequence), append(lost, fmt.Sprint(e.Sequence))
 		}
 	}
 	switch {
@@ -240,9 +241,23 @@ func (l *ledgerRun) findRequests(except int64) error {
 	case unreadable:
 		return fail(fmt.Errorf("this operator key can't open the sealed request of record %s: %w", strings.Join(lost, ", "), archive.ErrNoIdentity),
 			"lethe init --identity key.txt --signer signer.key, on the key holder's machine, seals them for this operator", "read the ledger")
+	case tolerant:
+		return nil
 	}
-	return fail(integrity(fmt.Errorf("the sealed request of record %s is nowhere, and no record closes it: whom it is about is not known", strings.Join(lost, ", "))),
-		"put ledger/ back from a copy of a store; or, where you know whom it was about, lethe erasure request SUBJECT --ref REF --instead-of "+lost[0], "read the ledger")
+	return fail(lostRequests(l.lost), tryInsteadOf(l.lost), "read the ledger")
+}
+
+// lostRequests is the error of open requests that nobody can read any more.
+func lostRequests(sequences []int64) error {
+	list := make([]string, len(sequences))
+	for i, n := range sequences {
+		list[i] = fmt.Sprint(n)
+	}
+	return integrity(fmt.Errorf("the sealed request of record %s is nowhere, and no record closes it: whom it is about is not known", strings.Join(list, ", ")))
+}
+
+func tryInsteadOf(sequences []int64) string {
+	return fmt.Sprintf("put ledger/ back from a copy of a store; or, where you know whom it was about, lethe erasure request SUBJECT --ref REF --instead-of %d", sequences[0])
 }
 
 // markClosed notes which requests a later record closes, and forgets what they said. The chain was checked.
@@ -254,79 +269,107 @@ func markClosed(records []LedgerEntry) {
 	}
 }
 
-// mend brings a place to the run's ledger: first the records it lacks, each sealed request before its record; then
-// requests sealed for the readers of today; at last it takes away what was sealed for others, or is closed. Killed
-// anywhere, it goes on the next time.
+// mend brings a place to the run's ledger: first the records it lacks; then requests sealed for the readers of today; at
+// last it takes away what was sealed for others, or is closed. Killed anywhere, it goes on the next time.
 func (l *ledgerRun) mend(ctx context.Context, p *ledgerPlace) error {
-	for i := len(p.Records); i < len(l.ledger.Records); i++ {
-		if err := l.copyRecord(ctx, p, i); err != nil {
+	const together = 256 // records that are in memory
+	for from := len(p.Records); from < len(l.ledger.Records); from = len(p.Records) {
+		if err := l.copyRecords(ctx, p, from, min(from+together, len(l.ledger.Records))); err != nil {
 			return err
 		}
 	}
+	var anew []*LedgerEntry
 	for i := range l.ledger.Records {
-		e := &l.ledger.Records[i]
-		if e.Request != nil && !slices.Contains(p.files.sealed[e.Sequence], l.readers) {
-			if err := l.putSealed(ctx, p, e); err != nil {
-				return err
-			}
+		if e := &l.ledger.Records[i]; e.Request != nil && !slices.Contains(p.files.sealed[e.Sequence], l.readers) {
+			anew = append(anew, e)
 		}
 	}
+	if err := severalAtOnce(ctx, anew, func(ctx context.Context, e *LedgerEntry) error { return l.putSealed(ctx, p, e) }); err != nil {
+		return err
+	}
+	for _, e := range anew {
+		p.files.sealed[e.Sequence] = append(p.files.sealed[e.Sequence], l.readers)
+	}
+	var old []string
 	for n, all := range p.files.sealed {
 		if n > int64(len(l.ledger.Records)) {
 			continue // left by a run that was killed before its record
 		}
 		open := l.ledger.Records[n-1].Request != nil
-		for _, readers := range slices.Clone(all) {
+		p.files.sealed[n] = slices.DeleteFunc(all, func(readers string) bool {
 			if open && readers == l.readers {
-				continue
+				return false
 			}
-			if err := p.r.Store.Delete(ctx, archive.SealedName(n, readers)); err != nil {
-				return err
-			}
-			p.files.sealed[n] = slices.DeleteFunc(p.files.sealed[n], func(r string) bool { return r == readers })
-		}
+			old = append(old, archive.SealedName(n, readers))
+			return true
+		})
 	}
-	return nil
+	return severalAtOnce(ctx, old, p.r.Store.Delete)
 }
 
-// copyRecord writes one record that a place lacks, as it stands where it is.
-func (l *ledgerRun) copyRecord(ctx context.Context, to *ledgerPlace, i int) error {
+// copyRecords writes records that a place lacks, as they stand where they are: first, in any order, what does not count
+// without them, and then one after the other the records.
+func (l *ledgerRun) copyRecords(ctx context.Context, to *ledgerPlace, from, end int) error {
+	records := l.ledger.Records[from:end]
+	texts, places := make([][]byte, len(records)), make([]int, len(records))
+	for i := range places {
+		places[i] = i
+	}
+	err := severalAtOnce(ctx, places, func(ctx context.Context, i int) error {
+		data, sig, err := l.readRecord(ctx, from+i)
+		if err != nil {
+			return err
+		}
+		texts[i] = data
+		return l.putFirst(ctx, to, &records[i], sig)
+	})
+	for i := range records {
+		if err == nil {
+			err = l.putRecord(ctx, to, &records[i], texts[i])
+		}
+	}
+	return err
+}
+
+// readRecord returns a record and its signature as they stand somewhere.
+func (l *ledgerRun) readRecord(ctx context.Context, i int) (data, sig []byte, err error) {
 	e := &l.ledger.Records[i]
 	name := archive.RecordName(e.Sequence)
 	places := l.places()
 	at := slices.IndexFunc(places, func(p *ledgerPlace) bool { return i < len(p.Records) })
 	if at < 0 {
-		return fmt.Errorf("%s is nowhere any more", name)
+		return nil, nil, fmt.Errorf("%s is nowhere any more", name)
 	}
 	from := places[at].r
-	data, err := store.ReadAll(ctx, from.Store, name, archive.MaxRecordFile)
-	if err != nil {
-		return err
+	if data, err = store.ReadAll(ctx, from.Store, name, archive.MaxRecordFile); err != nil {
+		return nil, nil, err
 	}
-	sig, err := store.ReadAll(ctx, from.Store, name+archive.SignatureSuffix, maxSmall)
-	if err != nil {
-		return err
+	if sig, err = store.ReadAll(ctx, from.Store, name+archive.SignatureSuffix, maxSmall); err != nil {
+		return nil, nil, err
 	}
 	if archive.Digest(data) != e.Digest {
-		return integrity(fmt.Errorf("%s in %s changed while it was read", name, from.Store))
+		return nil, nil, integrity(fmt.Errorf("%s in %s changed while it was read", name, from.Store))
 	}
-	return l.putRecord(ctx, to, e, data, sig)
+	return data, sig, nil
 }
 
-// putRecord writes one record into a place that holds all before it: the sealed request first, then the signature, then
-// the record, which counts.
-func (l *ledgerRun) putRecord(ctx context.Context, to *ledgerPlace, e *LedgerEntry, data, sig []byte) error {
+// putFirst writes what has to be there before a record: the sealed request, and the record's signature.
+func (l *ledgerRun) putFirst(ctx context.Context, to *ledgerPlace, e *LedgerEntry, sig []byte) error {
 	if e.Request != nil {
 		if err := l.putSealed(ctx, to, e); err != nil {
 			return err
 		}
 	}
-	name := archive.RecordName(e.Sequence)
-	if err := to.r.putAnew(ctx, name+archive.SignatureSuffix, sig); err != nil {
+	return to.r.putAnew(ctx, archive.RecordName(e.Sequence)+archive.SignatureSuffix, sig)
+}
+
+// putRecord writes a record, which counts from then on, into a place that holds all before it and what comes first.
+func (l *ledgerRun) putRecord(ctx context.Context, to *ledgerPlace, e *LedgerEntry, data []byte) error {
+	if err := to.r.putSure(ctx, archive.RecordName(e.Sequence), data); err != nil {
 		return err
 	}
-	if err := to.r.putSure(ctx, name, data); err != nil {
-		return err
+	if e.Request != nil {
+		to.files.sealed[e.Sequence] = append(to.files.sealed[e.Sequence], l.readers)
 	}
 	to.files.signatures[e.Sequence] = struct{}{}
 	to.Records = append(to.Records, *e)
@@ -339,11 +382,7 @@ func (l *ledgerRun) putSealed(ctx context.Context, to *ledgerPlace, e *LedgerEnt
 	if err != nil {
 		return err
 	}
-	if err := to.r.putAnew(ctx, archive.SealedName(e.Sequence, l.readers), data); err != nil {
-		return err
-	}
-	to.files.sealed[e.Sequence] = append(to.files.sealed[e.Sequence], l.readers)
-	return nil
+	return to.r.putAnew(ctx, archive.SealedName(e.Sequence, l.readers), data)
 }
 
 // sealedFile returns a sealed request as it stands somewhere, so that all places hold the same bytes; where nobody has it
@@ -382,9 +421,8 @@ func (l *ledgerRun) places() (places []*ledgerPlace) {
 	return places
 }
 
-// append records a request, or the closing of one, signed by the operator: in this machine's copy first, so that no
-// later run can write another record in its place, and then in every store. A store where it fails is left out, and
-// gets the record at a later run.
+// append records a request, or the closing of one, signed by the operator: in this machine's copy, so that no later run can
+// write another record in its place. spread brings it to the stores, at once where this machine keeps no copy.
 func (l *ledgerRun) append(ctx context.Context, record *archive.LedgerRecord, request *archive.LedgerRequest) error {
 	data, err := record.Encode()
 	if err != nil {
@@ -395,38 +433,40 @@ func (l *ledgerRun) append(ctx context.Context, record *archive.LedgerRecord, re
 		return err
 	}
 	e := LedgerEntry{LedgerRecord: *record, Digest: archive.Digest(data), Signer: l.c.signing().Public(), Request: request}
-	if l.own != nil {
-		if err := l.putRecord(ctx, l.own, &e, data, sig); err != nil {
-			return ownCopy(err, l.own)
-		}
-	}
-	l.ledger.Records = append(l.ledger.Records, e)
-	if err := l.eachStore(ctx, func(s *openStore) error {
-		if err := l.renew(ctx, s); err != nil {
+	write := func(to *ledgerPlace) error {
+		if err := l.putFirst(ctx, to, &e, sig); err != nil {
 			return err
 		}
-		return fail(l.putRecord(ctx, s.ledger, &e, data, sig), "", "write record %d of the ledger in %s", e.Sequence, s.s)
-	}); err != nil {
+		return l.putRecord(ctx, to, &e, data)
+	}
+	if l.own != nil {
+		err = ownCopy(write(l.own), l.own)
+	} else {
+		err = l.eachStore(ctx, func(s *openStore) error {
+			if err := s.lease.Renew(ctx); err != nil {
+				return err
+			}
+			return fail(write(s.ledger), "", "write record %d of the ledger in %s", e.Sequence, s.s)
+		})
+	}
+	if err != nil {
 		return err
 	}
+	l.ledger.Records = append(l.ledger.Records, e)
 	if record.Kind == archive.ClosedRecord {
 		markClosed(l.ledger.Records)
 	}
 	return nil
 }
 
-// renew makes sure that the lease is ours. One that was renewed a moment ago runs on for minutes, and is not asked again:
-// thousands of requests may come in one run.
-func (l *ledgerRun) renew(ctx context.Context, s *openStore) error {
-	now := l.c.Now()
-	if since := now.Sub(l.renewed[s]); since >= 0 && since < leaseTerm/10 {
-		return nil
-	}
-	if err := s.lease.Renew(ctx); err != nil {
-		return err
-	}
-	l.renewed[s] = now
-	return nil
+// spread brings what was recorded to every store. One where that fails is left out, and gets it at a later run.
+func (l *ledgerRun) spread(ctx context.Context) error {
+	return l.eachStore(ctx, func(s *openStore) error {
+		if err := s.lease.Renew(ctx); err != nil {
+			return err
+		}
+		return fail(l.mend(ctx, s.ledger), "", "write the ledger in %s", s.s)
+	})
 }
 
 // record appends a request that the ledger does not hold yet.
@@ -463,5 +503,5 @@ func (l *ledgerRun) close(ctx context.Context, sequence int64) error {
 			return ownCopy(err, l.own)
 		}
 	}
-	return l.eachStore(ctx, func(s *openStore) error { return l.mend(ctx, s.ledger) })
+	return l.spread(ctx)
 }

@@ -339,8 +339,8 @@ func TestLedgerEditsAreNoticed(t *testing.T) {
 	}
 }
 
-// closeLost loses the sealed request of a record everywhere, and has another one take its place.
-func (s *site) closeLost(sequence int64) {
+// lose deletes the sealed request of a record everywhere.
+func (s *site) lose(sequence int64) {
 	s.t.Helper()
 	for _, in := range []string{s.path, filepath.Join(s.state, s.open().ID)} {
 		found, err := filepath.Glob(filepath.Join(in, "ledger", fmt.Sprintf("%08d-*.age", sequence)))
@@ -348,6 +348,12 @@ func (s *site) closeLost(sequence int64) {
 			s.t.Fatal(found, err)
 		}
 	}
+}
+
+// closeLost loses the sealed request of a record everywhere, and has another one take its place.
+func (s *site) closeLost(sequence int64) {
+	s.t.Helper()
+	s.lose(sequence)
 	c := pipeline.RequestConfig{BackupConfig: s.config(s.store), Requests: []pipeline.NewRequest{order(900, "R-900")}, InsteadOf: sequence}
 	if _, err := pipeline.Record(context.Background(), c); err != nil {
 		s.t.Fatal(err)
@@ -667,6 +673,18 @@ func TestInsteadOf(t *testing.T) {
 	if _, err := s.record([]pipeline.NewRequest{order(3000, "R-1")}, s.store); err != nil {
 		t.Error(err)
 	}
+	// Where several are lost, they are replaced one after the other.
+	s.lose(2)
+	s.lose(3)
+	if _, err := s.record([]pipeline.NewRequest{order(3001, "R-X")}, s.store); !errors.Is(err, pipeline.ErrIntegrity) || !strings.Contains(err.Error(), "of record 2, 3 is nowhere") {
+		t.Errorf("two are lost: %v", err)
+	}
+	for _, sequence := range []int64{2, 3} {
+		if err := instead(sequence, order(int(sequence), fmt.Sprint("again-", sequence))); err != nil {
+			t.Errorf("instead of %d: %v", sequence, err)
+		}
+	}
+	s.mustRecord("R-X", s.store)
 }
 
 // A store of another repository, such as one that was set up by itself, does not take part.

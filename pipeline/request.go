@@ -110,6 +110,7 @@ func (l *ledgerRun) canonical(ctx context.Context, plan *scrub.Plan, server scru
 // them, by index, nil in a dry run for those that are new.
 func (l *ledgerRun) take(ctx context.Context, list []judged) ([]*archive.LedgerRequest, error) {
 	records := make([]*archive.LedgerRequest, len(list))
+	before := len(l.ledger.Records)
 	for i, j := range list {
 		switch {
 		case j.err != nil:
@@ -128,13 +129,16 @@ func (l *ledgerRun) take(ctx context.Context, list []judged) ([]*archive.LedgerR
 			l.recorded = append(l.recorded, j.Ref)
 		}
 	}
-	return records, nil
+	if len(l.ledger.Records) == before {
+		return records, nil
+	}
+	return records, l.spread(ctx)
 }
 
 // honour brings the ledger up to date in every store, takes in what the rules file and the inbox order, and says whom
 // this run erases.
 func (c BackupConfig) honour(ctx context.Context, stores []*openStore, snap *view, plan *scrub.Plan) (l *ledgerRun, err error) {
-	if l, err = c.syncLedger(ctx, stores, 0); err != nil {
+	if l, err = c.syncLedger(ctx, stores, false); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -286,7 +290,7 @@ func Record(ctx context.Context, c RequestConfig) (report *RequestReport, err er
 		}
 		orders = append(orders, found)
 	}
-	l, release, err := c.openLedgers(ctx, c.InsteadOf)
+	l, release, err := c.openLedgers(ctx, c.InsteadOf > 0)
 	if err != nil {
 		return nil, err
 	}
@@ -348,8 +352,8 @@ func Record(ctx context.Context, c RequestConfig) (report *RequestReport, err er
 }
 
 // openLedgers takes the leases of all stores for a run that writes the ledger alone, and brings it up to date in them.
-// lost is a record whose sealed request may be gone, or 0.
-func (c BackupConfig) openLedgers(ctx context.Context, lost int64) (l *ledgerRun, release func(), err error) {
+// tolerant is that of syncLedger.
+func (c BackupConfig) openLedgers(ctx context.Context, tolerant bool) (l *ledgerRun, release func(), err error) {
 	stores, letGo, err := openForWriting(ctx, c, "erasure")
 	if err != nil {
 		return nil, nil, err
@@ -359,7 +363,7 @@ func (c BackupConfig) openLedgers(ctx context.Context, lost int64) (l *ledgerRun
 			s.head, s.err = c.newestHead(ctx, s)
 		}
 	}
-	if l, err = c.syncLedger(ctx, stores, lost); err != nil {
+	if l, err = c.syncLedger(ctx, stores, tolerant); err != nil {
 		letGo()
 		return nil, nil, err
 	}

@@ -247,6 +247,8 @@ the ledger has forked
 a sealed request is nowhere, and no record closes it
     Put ledger/ back from any copy of a store. Or say again whom it was about:
     lethe erasure request SUBJECT --ref REF --instead-of SEQUENCE
+    Backups wait until then. Taking over for a lost operator does not: lethe init goes on,
+    names the records, and ends with 6.
 this machine's copy does not hold
     Move STATE/REPOSITORY/ledger away. It is made anew from the stores.`
 
