@@ -32,6 +32,7 @@ test:
 	$(GO) build -C $(TOOLS) -o $(CURDIR)/bin/ github.com/versity/versitygw/cmd/versitygw
 	export LETHE_VERSITYGW=$(CURDIR)/bin/versitygw; \
 	$(GO) test -race -timeout 40m ./pipeline ./pipeline/... ./rules/... ./scrub/... & packages=$$!; \
+	trap 'kill $$packages; exit 143' TERM; \
 	$(GO) test -timeout 40m ./cmd/lethe ./cmd/... && programs=0 || programs=$$?; \
 	wait $$packages && exit $$programs
 

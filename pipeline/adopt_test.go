@@ -341,15 +341,24 @@ func TestAdoptStoresApart(t *testing.T) {
 	}
 }
 
-// What is refused leaves every store as it was, and makes no operator key.
 // A sealed request that is lost with the operator's machine keeps nobody from taking over. Nor is it forgotten: whoever
 // knows whom it was about has to say so before the next backup.
 func TestAdoptWithoutARequest(t *testing.T) {
 	s := &takeover{site: newLedgerSite(t), signer: signed(t)}
+	second := s.newStore(filepath.Join(t.TempDir(), "second"))
 	s.mustRecord("R-1", s.store)
-	s.mustRecord("R-02", s.store)
-	s.lose(1)
-	c := s.config(s.store)
+	s.mustRecord("R-02", s.store, second)
+	s.lose(1) // in the first store, and on this machine
+	lost, err := filepath.Glob(filepath.Join(s.path, "ledger", "00000002-*.age"))
+	if err != nil || len(lost) != 1 || os.Remove(lost[0]) != nil {
+		t.Fatal(lost, err)
+	}
+	for name := range ledgerFiles(t, second) { // that of 2 is there
+		if strings.HasPrefix(name, "ledger/00000001-") && second.Delete(context.Background(), name) != nil {
+			t.Fatal(name)
+		}
+	}
+	c := s.config(s.store, second)
 	c.Recipients = s.to // there is no snapshot that says so
 	report, err := pipeline.Adopt(context.Background(), c)
 	if err != nil {
@@ -360,7 +369,7 @@ func TestAdoptWithoutARequest(t *testing.T) {
 	}
 	m, _ := s.moved()
 	record := func(instead int64) error {
-		c := m.config(s.store)
+		c := m.config(s.store, second)
 		c.Trust = []archive.PublicKey{s.signer.Public()}
 		_, err := pipeline.Record(context.Background(), pipeline.RequestConfig{BackupConfig: c, Requests: []pipeline.NewRequest{order(900, "R-900")}, InsteadOf: instead})
 		return err
@@ -371,13 +380,14 @@ func TestAdoptWithoutARequest(t *testing.T) {
 	if err := record(1); err != nil {
 		t.Fatal(err)
 	}
-	c = s.config(s.store)
+	c = s.config(s.store, second)
 	c.Recipients = s.to
 	if report := adopt(t, c); len(report.Lost) > 0 || report.Changed {
 		t.Errorf("%+v", report)
 	}
 }
 
+// What is refused leaves every store as it was, and makes no operator key.
 func TestAdoptRefuses(t *testing.T) {
 	s := &takeover{site: newSite(t, severalPieces), signer: signed(t)}
 	s.state = filepath.Join(t.TempDir(), "state")

@@ -159,10 +159,12 @@ func CloseErasures(ctx context.Context, c CloseConfig) (report *CloseReport, err
 		if err := c.Confirm(ctx, report.Closed); err != nil {
 			return nil, err
 		}
+		var sequences []int64
 		for _, e := range report.Closed {
-			if err := l.close(ctx, e.Sequence); err != nil {
-				return nil, err
-			}
+			sequences = append(sequences, e.Sequence)
+		}
+		if err := l.close(ctx, sequences...); err != nil {
+			return nil, err
 		}
 	}
 	if !c.DryRun && slices.ContainsFunc(l.ledger.Records, func(e LedgerEntry) bool { return e.Closed }) {

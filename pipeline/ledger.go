@@ -154,9 +154,18 @@ func otherRepository(r, first *Repository) error {
 type ledgerPlace struct {
 	Ledger
 	r         *Repository
+	lease     *held // the run's, in a store that is written; else nil
 	files     ledgerFiles
 	untrusted map[int64]error // by sequence: records whose signer is not trusted
 	mu        sync.Mutex      // for untrusted
+}
+
+// stands makes sure, without asking the store, that the lease has not been lost.
+func (p *ledgerPlace) stands() error {
+	if p.lease == nil {
+		return nil
+	}
+	return p.lease.stands()
 }
 
 // ledgerFiles is what a place lists.

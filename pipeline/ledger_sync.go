@@ -156,6 +156,7 @@ func (l *ledgerRun) readStores(ctx context.Context) error {
 		if s.ledger, err = s.repo.readLedger(ctx, l.c.readers(), known); err != nil {
 			return err
 		}
+		s.ledger.lease = s.lease
 		return fail(s.ledger.Holds(s.head), "lethe help ledger tells what to do",
 			"compare the ledger in %s with what its newest snapshot knows", s.s)
 	})
@@ -218,42 +219,48 @@ func (l *ledgerRun) decide() error {
 func (l *ledgerRun) findRequests(tolerant bool) error {
 	places := l.places()
 	markClosed(l.ledger.Records)
-	var lost []string
-	unreadable := false
+	var unreadable []int64
 	for i := range l.ledger.Records {
 		e := &l.ledger.Records[i]
 		if e.Kind != archive.RequestRecord || e.Closed || e.Request != nil {
 			continue
 		}
+		sealed := false
 		for _, p := range places {
 			if i < len(p.Records) && p.Records[i].Request != nil {
 				e.Request = p.Records[i].Request
 			}
-			unreadable = unreadable || len(p.files.sealed[e.Sequence]) > 0
+			sealed = sealed || len(p.files.sealed[e.Sequence]) > 0
 		}
-		if e.Request == nil {
-			l.lost, lost = append(l.lost, e.Sequence), append(lost, fmt.Sprint(e.Sequence))
+		switch {
+		case e.Request != nil:
+		case sealed:
+			unreadable = append(unreadable, e.Sequence)
+		default:
+			l.lost = append(l.lost, e.Sequence)
 		}
 	}
 	switch {
-	case len(lost) == 0:
-		return nil
-	case unreadable:
-		return fail(fmt.Errorf("this operator key can't open the sealed request of record %s: %w", strings.Join(lost, ", "), archive.ErrNoIdentity),
+	case len(unreadable) > 0:
+		return fail(fmt.Errorf("this operator key can't open the sealed request of record %s: %w", sequencesText(unreadable), archive.ErrNoIdentity),
 			"lethe init --identity key.txt --signer signer.key, on the key holder's machine, seals them for this operator", "read the ledger")
-	case tolerant:
+	case len(l.lost) == 0 || tolerant:
 		return nil
 	}
 	return fail(lostRequests(l.lost), tryInsteadOf(l.lost), "read the ledger")
 }
 
-// lostRequests is the error of open requests that nobody can read any more.
-func lostRequests(sequences []int64) error {
+func sequencesText(sequences []int64) string {
 	list := make([]string, len(sequences))
 	for i, n := range sequences {
 		list[i] = fmt.Sprint(n)
 	}
-	return integrity(fmt.Errorf("the sealed request of record %s is nowhere, and no record closes it: whom it is about is not known", strings.Join(list, ", ")))
+	return strings.Join(list, ", ")
+}
+
+// lostRequests is the error of open requests that nobody can read any more.
+func lostRequests(sequences []int64) error {
+	return integrity(fmt.Errorf("the sealed request of record %s is nowhere, and no record closes it: whom it is about is not known", sequencesText(sequences)))
 }
 
 func tryInsteadOf(sequences []int64) string {
@@ -272,7 +279,7 @@ func markClosed(records []LedgerEntry) {
 // mend brings a place to the run's ledger: first the records it lacks; then requests sealed for the readers of today; at
 // last it takes away what was sealed for others, or is closed. Killed anywhere, it goes on the next time.
 func (l *ledgerRun) mend(ctx context.Context, p *ledgerPlace) error {
-	const together = 256 // records that are in memory
+	const together = 64 // requests that may be there without their records when a run is killed
 	for from := len(p.Records); from < len(l.ledger.Records); from = len(p.Records) {
 		if err := l.copyRecords(ctx, p, from, min(from+together, len(l.ledger.Records))); err != nil {
 			return err
@@ -310,6 +317,9 @@ func (l *ledgerRun) mend(ctx context.Context, p *ledgerPlace) error {
 // copyRecords writes records that a place lacks, as they stand where they are: first, in any order, what does not count
 // without them, and then one after the other the records.
 func (l *ledgerRun) copyRecords(ctx context.Context, to *ledgerPlace, from, end int) error {
+	if err := to.stands(); err != nil { // whoever has the lease by now may write the same ones
+		return err
+	}
 	records := l.ledger.Records[from:end]
 	texts, places := make([][]byte, len(records)), make([]int, len(records))
 	for i := range places {
@@ -324,6 +334,9 @@ func (l *ledgerRun) copyRecords(ctx context.Context, to *ledgerPlace, from, end 
 		return l.putFirst(ctx, to, &records[i], sig)
 	})
 	for i := range records {
+		if err == nil {
+			err = to.stands()
+		}
 		if err == nil {
 			err = l.putRecord(ctx, to, &records[i], texts[i])
 		}
@@ -422,7 +435,8 @@ func (l *ledgerRun) places() (places []*ledgerPlace) {
 }
 
 // append records a request, or the closing of one, signed by the operator: in this machine's copy, so that no later run can
-// write another record in its place. spread brings it to the stores, at once where this machine keeps no copy.
+// write another record in its place. From there spread brings it to the stores. Where this machine keeps no copy, it is
+// written to them here.
 func (l *ledgerRun) append(ctx context.Context, record *archive.LedgerRecord, request *archive.LedgerRequest) error {
 	data, err := record.Encode()
 	if err != nil {
@@ -440,7 +454,10 @@ func (l *ledgerRun) append(ctx context.Context, record *archive.LedgerRecord, re
 		return l.putRecord(ctx, to, &e, data)
 	}
 	if l.own != nil {
-		err = ownCopy(write(l.own), l.own)
+		// A run that has lost every lease must not make the copy fork from what others write.
+		if err = l.eachStore(ctx, func(s *openStore) error { return s.lease.stands() }); err == nil {
+			err = ownCopy(write(l.own), l.own)
+		}
 	} else {
 		err = l.eachStore(ctx, func(s *openStore) error {
 			if err := s.lease.Renew(ctx); err != nil {
@@ -491,12 +508,14 @@ func (l *ledgerRun) record(ctx context.Context, subject, key, ref string, receiv
 	return request, l.append(ctx, record, request)
 }
 
-// close ends a request: from now on it is honoured no more, and its sealed request is deleted everywhere.
-func (l *ledgerRun) close(ctx context.Context, sequence int64) error {
-	record := l.ledger.Head().Next(archive.ClosedRecord)
-	record.Closes = sequence
-	if err := l.append(ctx, record, nil); err != nil {
-		return err
+// close ends requests: from now on they are honoured no more, and what was sealed of them is deleted everywhere.
+func (l *ledgerRun) close(ctx context.Context, sequences ...int64) error {
+	for _, n := range sequences {
+		record := l.ledger.Head().Next(archive.ClosedRecord)
+		record.Closes = n
+		if err := l.append(ctx, record, nil); err != nil {
+			return err
+		}
 	}
 	if l.own != nil {
 		if err := l.mend(ctx, l.own); err != nil {

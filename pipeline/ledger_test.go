@@ -566,9 +566,10 @@ func TestLedgerStores(t *testing.T) {
 	}
 }
 
-// TestRecordInterrupted: killed or refused at any file, in either store or on this machine, the request is recorded once
-// when it is made again, and everywhere.
+// TestRecordInterrupted: killed or refused at any file, in either store or on this machine, requests are recorded once when
+// they are made again, and everywhere.
 func TestRecordInterrupted(t *testing.T) {
+	orders := []pipeline.NewRequest{order(2, "R-2"), order(3, "R-3"), order(4, "R-4")}
 	for _, where := range []string{"first", "second", "own"} {
 		for _, name := range []string{"ledger/*.age", "ledger/*.minisig", "ledger/*.json"} {
 			for how, fault := range map[string]storetest.Fault{"refused": storetest.Fail(errBroken), "answer lost": storetest.FailAfter(errBroken), "killed": {}} {
@@ -582,12 +583,12 @@ func TestRecordInterrupted(t *testing.T) {
 					if how == "killed" {
 						fault = storetest.Call(func(string) error { cancel(); return ctx.Err() })
 					}
-					rule := storetest.Rule{On: storetest.Put, Name: name, Fault: fault}
+					rule := storetest.Rule{On: storetest.Put, Name: name, Nth: 2, Fault: fault}
 					stores := map[string]store.Store{"first": s.store, "second": second}
 					if where != "own" {
 						stores[where] = storetest.NewFaulty(stores[where], rule)
 					}
-					c := pipeline.RequestConfig{BackupConfig: s.config(stores["first"], stores["second"]), Requests: []pipeline.NewRequest{order(2, "R-2")}}
+					c := pipeline.RequestConfig{BackupConfig: s.config(stores["first"], stores["second"]), Requests: orders}
 					if where == "own" {
 						c.Copy = func(id string) (store.Store, error) {
 							d, err := s.copyOf(id)
@@ -606,12 +607,12 @@ func TestRecordInterrupted(t *testing.T) {
 							t.Errorf("%+v, %v", report, err)
 						}
 					}
-					again, err := s.record([]pipeline.NewRequest{order(2, "R-2")}, s.store, second)
-					if err != nil || len(again.Failed()) > 0 || again.Ledger.Sequence != 2 {
+					again, err := s.record(orders, s.store, second)
+					if err != nil || len(again.Failed()) > 0 || again.Ledger.Sequence != 4 {
 						t.Fatalf("%+v, %v", again, err)
 					}
 					files := ledgerFiles(t, s.store)
-					if len(files) != 6 {
+					if len(files) != 12 {
 						t.Errorf("files %v", slices.Sorted(maps.Keys(files)))
 					}
 					sameFiles(t, "the second store", ledgerFiles(t, second), files)
@@ -620,6 +621,48 @@ func TestRecordInterrupted(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A store that lacks many records gets them in order, several files at a time, and holds the same in the end, also where
+// it fails in the middle.
+func TestStoreLagsByMany(t *testing.T) {
+	s := newLedgerSite(t)
+	ctx := context.Background()
+	in := func() *memory {
+		m := &memory{files: map[string][]byte{}}
+		if _, _, err := pipeline.InitRepository(ctx, m, s.open().ID, s.operator, s.to); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	const many = 150
+	var orders []pipeline.NewRequest
+	for i := range many {
+		orders = append(orders, order(i, fmt.Sprintf("R-%03d", i)))
+	}
+	first, second := in(), in()
+	if _, err := s.record(orders, first); err != nil {
+		t.Fatal(err)
+	}
+	want := ledgerFiles(t, first)
+	if len(want) != 3*many {
+		t.Fatalf("%d files", len(want))
+	}
+	for _, name := range []string{"ledger/*.json", "ledger/*.age"} {
+		faulty := storetest.NewFaulty(second, storetest.Rule{On: storetest.Put, Name: name, Nth: 40, Fault: storetest.Fail(errBroken)})
+		report, err := s.record(orders[:1], first, faulty)
+		if err != nil || len(report.Failed()) != 1 {
+			t.Fatalf("%+v, %v", report, err)
+		}
+		if l, err := s.openLedger(second, nil); err != nil || len(l.Records) >= many {
+			t.Errorf("what is there is no whole ledger: %v, %v", l, err)
+		}
+	}
+	if report, err := s.record(orders[:1], first, second); err != nil || len(report.Failed()) > 0 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	sameFiles(t, "the store that lagged", ledgerFiles(t, second), want)
+	sameFiles(t, "this machine", ledgerFiles(t, s.own()), want)
 }
 
 // A change of recipients seals open requests anew, for today's readers alone.

@@ -162,6 +162,9 @@ func (a *app) sayAdopted(cfg *config, r *pipeline.AdoptReport) error {
 		}
 		resealed += s.Resealed
 	}
+	for _, n := range r.Lost {
+		a.term.Warn("the sealed request of record %d of the ledger is nowhere: backups wait until another takes its place (lethe help ledger)", n)
+	}
 	operator := cfg.resolve(cfg.OperatorKey)
 	if !r.Changed && len(r.Failed()) == 0 {
 		a.term.Say("nothing to take over: %s is the operator key of repository %s already", operator, r.Repository)

@@ -162,7 +162,7 @@ func (o *Opener) Open(data []byte, want Object) ([]byte, error) {
 		o.text = nil
 	case n < want.Text && want.Text <= keepBuffer:
 		// Whoever looked at the last text may hold on to a row of it, and so to all of it: few sizes are few of those.
-		o.text = make([]byte, 0, 1<<bits.Len64(uint64(want.Text)))
+		o.text = make([]byte, 0, 1<<bits.Len64(uint64(want.Text-1)))
 	}
 	if o.packed.Cap() > keepBuffer {
 		o.packed = bytes.Buffer{}

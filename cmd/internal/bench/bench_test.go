@@ -113,7 +113,7 @@ func TestGrowthAndSnapshots(t *testing.T) {
 	b := newBench(o)
 	b.pg = nil
 	b.plan = plan{snapshots: 2, share: 0.01, sizes: []float64{1, 2}, erased: []int{10, 100}, workers: []int{1, 2},
-		footprints: []int{1, 4}, histories: []int{1, 2}, tables: 300, long: 8 << 20}
+		footprints: []int{1, 4}, histories: []int{1, 2}, tables: 60, long: 2 << 20}
 	if err := b.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestGrowthAndSnapshots(t *testing.T) {
 			t.Errorf("%s: %s is %v", r.Layout, f.Name, f.Median)
 		}
 	}
-	for i, title := range []string{"300 tables of one row", "6 rows of 8 MB"} {
+	for i, title := range []string{"60 tables of one row", "6 rows of 2 MB"} {
 		r := b.report.Results[2+i]
 		if r.Title != title || len(r.Sides) != 3 || len(r.Figures) != 2 || !r.Figures[0].Met || !r.Figures[1].Met {
 			t.Errorf("limits found %+v", r)
