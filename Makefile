@@ -25,16 +25,17 @@ demo: build
 	$(GO) build -trimpath -o bin/demo ./cmd/internal/demo
 	bin/demo -lethe bin/lethe $(if $(KEEP),-keep)
 
-# The programs' tests start a hundred servers and a thousand processes, for twice as long where races are looked for:
-# `make soak` does that. What takes longest comes first, so that it does not run on alone at the end.
+# Two packages at a time, and those that take longest first. The programs' tests start a hundred servers and a thousand
+# processes, for twice as long where races are looked for: `make soak` does that.
 test:
 	.ci/deps test
 	$(GO) build -C $(TOOLS) -o $(CURDIR)/bin/ github.com/versity/versitygw/cmd/versitygw
-	export LETHE_VERSITYGW=$(CURDIR)/bin/versitygw; \
-	$(GO) test -race -timeout 40m ./pipeline ./pipeline/... ./rules/... ./scrub/... & packages=$$!; \
-	trap 'kill $$packages; exit 143' TERM; \
-	$(GO) test -timeout 40m ./cmd/lethe ./cmd/... && programs=0 || programs=$$?; \
-	wait $$packages && exit $$programs
+	export LETHE_VERSITYGW=$(CURDIR)/bin/versitygw failed=0; \
+	$(GO) test -race -timeout 40m ./pipeline & flows=$$!; \
+	trap 'kill $$flows; exit 143' TERM; \
+	$(GO) test -p 1 -timeout 40m ./cmd/lethe ./cmd/... || failed=1; \
+	$(GO) test -race -p 1 -timeout 40m $$($(GO) list ./pipeline/... ./rules/... ./scrub/... | grep -vx lethe/pipeline) || failed=1; \
+	wait $$flows && exit $$failed
 
 # `make test` kills a few, and draws the same few worlds in every run. A purge is killed so often altogether, in each of
 # its phases in turn. SEED is one that was printed; without it every run is another.
