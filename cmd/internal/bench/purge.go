@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"text/tabwriter"
@@ -40,7 +43,11 @@ func (b *bench) purge(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		var cost, rows []float64
+		filters, err := s.filters(ctx)
+		if err != nil {
+			return err
+		}
+		var cost, fetched, rows []float64
 		for k := range people {
 			p, side, err := s.purging(ctx, fmt.Sprintf("P-%d", k), people[k:k+1])
 			if err != nil {
@@ -54,6 +61,7 @@ func (b *bench) purge(ctx context.Context) error {
 				return err
 			}
 			cost = append(cost, float64(p.Fetched+p.Stored)/float64(whole)*100)
+			fetched = append(fetched, float64(p.Fetched)/float64(whole)*100)
 			rows = append(rows, float64(p.Plan.Rows))
 		}
 		r.merge()
@@ -62,6 +70,8 @@ func (b *bench) purge(ctx context.Context) error {
 			atMost = 20
 		}
 		r.figure("purge, bytes fetched and stored against all that is stored", "%", cost, atMost)
+		r.figure("of these, fetched", "%", fetched, 0)
+		r.figure("filters, against the pieces of a snapshot", "%", []float64{filters}, 0)
 		r.figure("rows of the person, in the snapshot that has most", "rows", rows, 0)
 		if err := s.remove(); err != nil {
 			return err
@@ -88,6 +98,47 @@ func (s *setup) history(ctx context.Context, already, snapshots int, share float
 		}
 	}
 	return nil
+}
+
+// filters is how many bytes the filters of the newest snapshot have, against its tables' pieces, in percent.
+func (s *setup) filters(ctx context.Context) (float64, error) {
+	manifests, err := filepath.Glob(filepath.Join(s.store(), "snapshots", "*.age"))
+	if err != nil || len(manifests) == 0 {
+		return 0, fmt.Errorf("look for the newest manifest in %s: %w", s.store(), cmp.Or(err, fs.ErrNotExist))
+	}
+	var text bytes.Buffer
+	if _, err := s.b.execute(ctx, command{stdout: &text, pipe: [][]string{{s.b.tools["age"], "-d", "-i", s.b.path("key.txt"), slices.Max(manifests)}, {s.b.tools["zstd"], "-dc"}}}); err != nil {
+		return 0, err
+	}
+	type object struct {
+		Object string
+		Size   int64
+	}
+	var m struct {
+		Parts []struct {
+			Kind             string
+			Objects, Filters []object
+		}
+	}
+	if err := json.Unmarshal(text.Bytes(), &m); err != nil {
+		return 0, err
+	}
+	seen := []map[object]bool{{}, {}} // pieces, filters
+	var sizes [2]int64
+	for _, p := range m.Parts {
+		if p.Kind != "table" {
+			continue
+		}
+		for i, list := range [][]object{p.Objects, p.Filters} {
+			for _, o := range list {
+				if !seen[i][o] {
+					seen[i][o] = true
+					sizes[i] += o.Size
+				}
+			}
+		}
+	}
+	return float64(sizes[1]) / float64(sizes[0]) * 100, nil
 }
 
 // withRows picks n people such that erasing one of them takes about so many rows, those of others that go with them
