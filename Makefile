@@ -30,12 +30,15 @@ demo: build
 test:
 	.ci/deps test
 	$(GO) build -C $(TOOLS) -o $(CURDIR)/bin/ github.com/versity/versitygw/cmd/versitygw
-	export LETHE_VERSITYGW=$(CURDIR)/bin/versitygw failed=0; \
-	$(GO) test -race -timeout 40m ./pipeline & flows=$$!; \
-	trap 'kill $$flows; exit 143' TERM; \
-	$(GO) test -p 1 -timeout 40m ./cmd/lethe ./cmd/... || failed=1; \
-	$(GO) test -race -p 1 -timeout 40m $$($(GO) list ./pipeline/... ./rules/... ./scrub/... | grep -vx lethe/pipeline) || failed=1; \
-	wait $$flows && exit $$failed
+	LETHE_VERSITYGW=$(CURDIR)/bin/versitygw $(MAKE) --no-print-directory -k -j2 test-flows test-programs test-packages
+
+.PHONY: test-flows test-programs test-packages
+test-flows:
+	$(GO) test -race -timeout 40m ./pipeline
+test-programs:
+	$(GO) test -p 1 -timeout 40m ./cmd/lethe ./cmd/...
+test-packages:
+	$(GO) test -race -p 1 -timeout 40m $$($(GO) list ./pipeline/... ./rules/... ./scrub/... | grep -vx lethe/pipeline)
 
 # `make test` kills a few, and draws the same few worlds in every run. A purge is killed so often altogether, in each of
 # its phases in turn. SEED is one that was printed; without it every run is another.

@@ -55,7 +55,7 @@ func (c BackupConfig) syncLedger(ctx context.Context, stores []*openStore, toler
 	if err := l.decide(); err != nil {
 		return nil, err
 	}
-	if err := l.findRequests(tolerant); err != nil {
+	if err := l.findRequests(ctx, tolerant); err != nil {
 		return nil, err
 	}
 	if c.DryRun {
@@ -216,7 +216,7 @@ func (l *ledgerRun) decide() error {
 
 // findRequests takes each open request from where it can be read. One that is nowhere can't be honoured, and ends the run
 // unless it is tolerated: by one that has another take its place, and by a takeover, without which none could.
-func (l *ledgerRun) findRequests(tolerant bool) error {
+func (l *ledgerRun) findRequests(ctx context.Context, tolerant bool) error {
 	places := l.places()
 	markClosed(l.ledger.Records)
 	var unreadable []int64
@@ -225,16 +225,20 @@ func (l *ledgerRun) findRequests(tolerant bool) error {
 		if e.Kind != archive.RequestRecord || e.Closed || e.Request != nil {
 			continue
 		}
-		sealed := false
 		for _, p := range places {
 			if i < len(p.Records) && p.Records[i].Request != nil {
 				e.Request = p.Records[i].Request
 			}
-			sealed = sealed || len(p.files.sealed[e.Sequence]) > 0
 		}
+		if e.Request != nil {
+			continue
+		}
+		foreign, err := l.openAnywhere(ctx, e)
 		switch {
+		case err != nil:
+			return err
 		case e.Request != nil:
-		case sealed:
+		case foreign:
 			unreadable = append(unreadable, e.Sequence)
 		default:
 			l.lost = append(l.lost, e.Sequence)
@@ -248,6 +252,30 @@ func (l *ledgerRun) findRequests(tolerant bool) error {
 		return nil
 	}
 	return fail(lostRequests(l.lost), tryInsteadOf(l.lost), "read the ledger")
+}
+
+// openAnywhere opens what is sealed of a request in any place, also where it was not looked at or stands before its record.
+// foreign says that something is there, sealed for others.
+func (l *ledgerRun) openAnywhere(ctx context.Context, e *LedgerEntry) (foreign bool, err error) {
+	for _, p := range l.places() {
+		for _, readers := range p.files.sealed[e.Sequence] {
+			name := archive.SealedName(e.Sequence, readers)
+			data, err := store.ReadAll(ctx, p.r.Store, name, archive.MaxSealedFile)
+			if isNotFound(err) || errors.Is(err, store.ErrTooLarge) {
+				continue
+			}
+			if err != nil {
+				return foreign, err
+			}
+			request, err := archive.OpenRequest(l.id, name, data, &e.LedgerRecord, l.c.readers())
+			if err == nil {
+				e.Request = request
+				return false, nil
+			}
+			foreign = foreign || errors.Is(err, archive.ErrNoIdentity)
+		}
+	}
+	return foreign, nil
 }
 
 func sequencesText(sequences []int64) string {
@@ -311,15 +339,17 @@ func (l *ledgerRun) mend(ctx context.Context, p *ledgerPlace) error {
 			return true
 		})
 	}
-	return severalAtOnce(ctx, old, p.r.Store.Delete)
+	return severalAtOnce(ctx, old, func(ctx context.Context, name string) error {
+		if err := p.stands(); err != nil {
+			return err
+		}
+		return p.r.Store.Delete(ctx, name)
+	})
 }
 
 // copyRecords writes records that a place lacks, as they stand where they are: first, in any order, what does not count
 // without them, and then one after the other the records.
 func (l *ledgerRun) copyRecords(ctx context.Context, to *ledgerPlace, from, end int) error {
-	if err := to.stands(); err != nil { // whoever has the lease by now may write the same ones
-		return err
-	}
 	records := l.ledger.Records[from:end]
 	texts, places := make([][]byte, len(records)), make([]int, len(records))
 	for i := range places {
@@ -334,9 +364,6 @@ func (l *ledgerRun) copyRecords(ctx context.Context, to *ledgerPlace, from, end 
 		return l.putFirst(ctx, to, &records[i], sig)
 	})
 	for i := range records {
-		if err == nil {
-			err = to.stands()
-		}
 		if err == nil {
 			err = l.putRecord(ctx, to, &records[i], texts[i])
 		}
@@ -373,11 +400,17 @@ func (l *ledgerRun) putFirst(ctx context.Context, to *ledgerPlace, e *LedgerEntr
 			return err
 		}
 	}
+	if err := to.stands(); err != nil { // whoever has the lease by now may have written the same one
+		return err
+	}
 	return to.r.putAnew(ctx, archive.RecordName(e.Sequence)+archive.SignatureSuffix, sig)
 }
 
 // putRecord writes a record, which counts from then on, into a place that holds all before it and what comes first.
 func (l *ledgerRun) putRecord(ctx context.Context, to *ledgerPlace, e *LedgerEntry, data []byte) error {
+	if err := to.stands(); err != nil {
+		return err
+	}
 	if err := to.r.putSure(ctx, archive.RecordName(e.Sequence), data); err != nil {
 		return err
 	}
@@ -392,6 +425,9 @@ func (l *ledgerRun) putRecord(ctx context.Context, to *ledgerPlace, e *LedgerEnt
 // putSealed writes a request sealed for the readers of today.
 func (l *ledgerRun) putSealed(ctx context.Context, to *ledgerPlace, e *LedgerEntry) error {
 	data, err := l.sealedFile(ctx, e)
+	if err == nil {
+		err = to.stands()
+	}
 	if err != nil {
 		return err
 	}

@@ -163,7 +163,7 @@ func (a *app) sayAdopted(cfg *config, r *pipeline.AdoptReport) error {
 		resealed += s.Resealed
 	}
 	for _, n := range r.Lost {
-		a.term.Warn("the sealed request of record %d of the ledger is nowhere: backups wait until another takes its place (lethe help ledger)", n)
+		a.term.Warn("the sealed request of record %d of the ledger is in no store that was reached: backups wait for it, or for another in its place (lethe help ledger)", n)
 	}
 	operator := cfg.resolve(cfg.OperatorKey)
 	if !r.Changed && len(r.Failed()) == 0 {
