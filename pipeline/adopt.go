@@ -73,7 +73,7 @@ func (r *AdoptReport) Integrity() error {
 		}
 	}
 	if len(r.Lost) > 0 {
-		return fail(lostRequests(r.Lost), tryInsteadOf(r.Lost), "the new operator's backups will refuse")
+		return lostRequests("the new operator's backups will refuse", r.Lost)
 	}
 	return nil
 }

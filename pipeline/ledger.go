@@ -381,19 +381,8 @@ func (p *ledgerPlace) open(ctx context.Context, i int, ids *archive.Identities) 
 		return nil
 	}
 	for _, readers := range p.files.sealed[e.Sequence] {
-		name := archive.SealedName(e.Sequence, readers)
-		data, err := store.ReadAll(ctx, p.r.Store, name, archive.MaxSealedFile)
-		if errors.Is(err, store.ErrTooLarge) {
-			return integrity(err)
-		}
-		if isNotFound(err) { // sealed anew for others a moment ago
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		request, err := archive.OpenRequest(p.r.ID, name, data, &e.LedgerRecord, ids)
-		if errors.Is(err, archive.ErrNoIdentity) {
+		request, _, err := p.r.openSealed(ctx, e, readers, ids)
+		if errors.Is(err, archive.ErrNoIdentity) || isNotFound(err) { // sealed anew for others a moment ago
 			continue
 		}
 		if err != nil {
@@ -403,6 +392,20 @@ func (p *ledgerPlace) open(ctx context.Context, i int, ids *archive.Identities) 
 		return nil
 	}
 	return nil
+}
+
+// openSealed opens what is sealed of a record's request for some readers, and returns the file too.
+func (r *Repository) openSealed(ctx context.Context, e *LedgerEntry, readers string, ids *archive.Identities) (request *archive.LedgerRequest, data []byte, err error) {
+	name := archive.SealedName(e.Sequence, readers)
+	data, err = store.ReadAll(ctx, r.Store, name, archive.MaxSealedFile)
+	if errors.Is(err, store.ErrTooLarge) {
+		err = integrity(err)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	request, err = archive.OpenRequest(r.ID, name, data, &e.LedgerRecord, ids)
+	return request, data, err
 }
 
 // whole makes sure that every request which nothing closes can be read.

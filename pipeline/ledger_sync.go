@@ -251,7 +251,7 @@ func (l *ledgerRun) findRequests(ctx context.Context, tolerant bool) error {
 	case len(l.lost) == 0 || tolerant:
 		return nil
 	}
-	return fail(lostRequests(l.lost), tryInsteadOf(l.lost), "read the ledger")
+	return lostRequests("read the ledger", l.lost)
 }
 
 // openAnywhere opens what is sealed of a request in any place, also where it was not looked at or stands before its record.
@@ -259,20 +259,16 @@ func (l *ledgerRun) findRequests(ctx context.Context, tolerant bool) error {
 func (l *ledgerRun) openAnywhere(ctx context.Context, e *LedgerEntry) (foreign bool, err error) {
 	for _, p := range l.places() {
 		for _, readers := range p.files.sealed[e.Sequence] {
-			name := archive.SealedName(e.Sequence, readers)
-			data, err := store.ReadAll(ctx, p.r.Store, name, archive.MaxSealedFile)
-			if isNotFound(err) || errors.Is(err, store.ErrTooLarge) {
-				continue
-			}
-			if err != nil {
-				return foreign, err
-			}
-			request, err := archive.OpenRequest(l.id, name, data, &e.LedgerRecord, l.c.readers())
-			if err == nil {
+			request, data, err := p.r.openSealed(ctx, e, readers, l.c.readers())
+			switch {
+			case err == nil:
 				e.Request = request
 				return false, nil
+			case data == nil && !isNotFound(err) && !errors.Is(err, store.ErrTooLarge):
+				return foreign, err
+			case errors.Is(err, archive.ErrNoIdentity):
+				foreign = true
 			}
-			foreign = foreign || errors.Is(err, archive.ErrNoIdentity)
 		}
 	}
 	return foreign, nil
@@ -287,12 +283,9 @@ func sequencesText(sequences []int64) string {
 }
 
 // lostRequests is the error of open requests that nobody can read any more.
-func lostRequests(sequences []int64) error {
-	return integrity(fmt.Errorf("the sealed request of record %s is nowhere, and no record closes it: whom it is about is not known", sequencesText(sequences)))
-}
-
-func tryInsteadOf(sequences []int64) string {
-	return fmt.Sprintf("put ledger/ back from a copy of a store; or, where you know whom it was about, lethe erasure request SUBJECT --ref REF --instead-of %d", sequences[0])
+func lostRequests(op string, sequences []int64) error {
+	return fail(integrity(fmt.Errorf("the sealed request of record %s is nowhere, and no record closes it: whom it is about is not known", sequencesText(sequences))),
+		fmt.Sprintf("put ledger/ back from a copy of a store; or, where you know whom it was about, lethe erasure request SUBJECT --ref REF --instead-of %d", sequences[0]), "%s", op)
 }
 
 // markClosed notes which requests a later record closes, and forgets what they said. The chain was checked.
@@ -351,11 +344,11 @@ func (l *ledgerRun) mend(ctx context.Context, p *ledgerPlace) error {
 // without them, and then one after the other the records.
 func (l *ledgerRun) copyRecords(ctx context.Context, to *ledgerPlace, from, end int) error {
 	records := l.ledger.Records[from:end]
-	texts, places := make([][]byte, len(records)), make([]int, len(records))
-	for i := range places {
-		places[i] = i
+	texts, indexes := make([][]byte, len(records)), make([]int, len(records))
+	for i := range indexes {
+		indexes[i] = i
 	}
-	err := severalAtOnce(ctx, places, func(ctx context.Context, i int) error {
+	err := severalAtOnce(ctx, indexes, func(ctx context.Context, i int) error {
 		data, sig, err := l.readRecord(ctx, from+i)
 		if err != nil {
 			return err
@@ -440,17 +433,15 @@ func (l *ledgerRun) sealedFile(ctx context.Context, e *LedgerEntry) ([]byte, err
 	if l.sealed != nil {
 		return l.sealed, nil
 	}
-	name := archive.SealedName(e.Sequence, l.readers)
 	for _, p := range l.places() {
 		if !slices.Contains(p.files.sealed[e.Sequence], l.readers) {
 			continue
 		}
-		data, err := store.ReadAll(ctx, p.r.Store, name, archive.MaxSealedFile)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := archive.OpenRequest(l.id, name, data, &e.LedgerRecord, l.c.readers()); err == nil {
+		switch _, data, err := p.r.openSealed(ctx, e, l.readers, l.c.readers()); {
+		case err == nil:
 			return data, nil
+		case data == nil:
+			return nil, err
 		}
 	}
 	data, _, err := archive.SealRequest(e.Request, l.c.Recipients, l.c.Operator)
@@ -496,8 +487,10 @@ func (l *ledgerRun) append(ctx context.Context, record *archive.LedgerRecord, re
 		}
 	} else {
 		err = l.eachStore(ctx, func(s *openStore) error {
-			if err := s.lease.Renew(ctx); err != nil {
-				return err
+			if s.lease.standsFor(leaseTerm*9/10) != nil { // thousands of requests may come, and a moment ago it was renewed
+				if err := s.lease.Renew(ctx); err != nil {
+					return err
+				}
 			}
 			return fail(write(s.ledger), "", "write record %d of the ledger in %s", e.Sequence, s.s)
 		})

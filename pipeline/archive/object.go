@@ -128,7 +128,7 @@ type Opener struct {
 	identities *Identities
 	dec        *zstd.Decoder
 	packed     bytes.Buffer
-	text       []byte
+	text       []byte // empty, and no longer than keepBuffer
 }
 
 // NewOpener returns an Opener that decrypts with the identities.
@@ -157,10 +157,7 @@ func (o *Opener) Open(data []byte, want Object) ([]byte, error) {
 	if err := CheckObject(data, want); err != nil {
 		return nil, err
 	}
-	switch n := int64(cap(o.text)); {
-	case n > keepBuffer:
-		o.text = nil
-	case n < want.Text && want.Text <= keepBuffer:
+	if int64(cap(o.text)) < want.Text && want.Text <= keepBuffer { // a longer one gets memory that is let go with it
 		// Whoever looked at the last text may hold on to a row of it, and so to all of it: few sizes are few of those.
 		o.text = make([]byte, 0, 1<<bits.Len64(uint64(want.Text-1)))
 	}
@@ -175,9 +172,6 @@ func (o *Opener) Open(data []byte, want Object) ([]byte, error) {
 	text, err := unpack(o.dec, o.text, o.packed.Bytes(), want.Text, want.Text)
 	if err != nil {
 		return nil, &Error{Name: name, Msg: "decompress", Err: err, Kind: ErrIntegrity, Try: tryOtherStore}
-	}
-	if cap(text) > cap(o.text) { // text is as long as it may be, and no longer: what is behind it is for the next object
-		o.text = text
 	}
 	return text, nil
 }

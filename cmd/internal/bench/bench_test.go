@@ -131,7 +131,7 @@ func TestGrowthAndSnapshots(t *testing.T) {
 			t.Errorf("%s: %s is %v", r.Layout, f.Name, f.Median)
 		}
 	}
-	for i, title := range []string{"60 tables of one row", "6 rows of 2 MB"} {
+	for i, title := range []string{"60 tables of one row", "6 rows of 2 MiB"} {
 		r := b.report.Results[2+i]
 		if r.Title != title || len(r.Sides) != 3 || len(r.Figures) != 2 || !r.Figures[0].Met || !r.Figures[1].Met {
 			t.Errorf("limits found %+v", r)

@@ -24,7 +24,7 @@ func (p *plan) extremes() []extreme {
 			END LOOP; END $$`, from, min(from+atOnce, p.tables)-1))
 	}
 	// A hash is 32 digits: hardly anything of it is packed away.
-	long := extreme{title: fmt.Sprintf("%d rows of %d MB", longRows, p.long>>20), db: "long_rows", longest: p.long + 8, sql: []string{
+	long := extreme{title: fmt.Sprintf("%d rows of %d MiB", longRows, p.long>>20), db: "long_rows", longest: p.long + 8, sql: []string{
 		"CREATE TABLE long (id int PRIMARY KEY, v text)",
 		fmt.Sprintf("INSERT INTO long SELECT r, (SELECT string_agg(md5(r || '-' || i), '') FROM generate_series(1, %d) i) FROM generate_series(1, %d) r", p.long/32, longRows)}}
 	return []extreme{many, long}
