@@ -173,7 +173,7 @@ func (c *CheckConfig) sealed(ctx context.Context, p *ledgerPlace, r *CheckReport
 		}
 		r.Ledger.Requests++
 		name := archive.RecordName(e.Sequence)
-		if len(p.files.sealed[e.Sequence]) == 0 {
+		if len(p.files.sealed.of(e.Sequence)) == 0 {
 			bad(name, "its sealed request is missing, and no record closes it: whom it is about is not known")
 			continue
 		}

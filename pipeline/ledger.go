@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
+	"unique"
 
 	"lethe/pipeline/archive"
 	"lethe/pipeline/store"
@@ -170,23 +172,47 @@ func (p *ledgerPlace) stands() error {
 
 // ledgerFiles is what a place lists.
 type ledgerFiles struct {
-	records    map[int64]struct{} // by sequence
-	last       int64              // the highest sequence of a record; 0 where there is none
-	signatures map[int64]struct{} // by sequence
-	sealed     map[int64][]string // by sequence: the readers for whom it is sealed
+	records map[int64]struct{} // by sequence
+	last    int64              // the highest sequence of a record; 0 where there is none
+	sealed  sealedFiles
+}
+
+// sealedFiles are the sealed requests that a place lists: by readers, the sequences. There are few readers at a time, and
+// may be a hundred thousand requests.
+type sealedFiles map[string]map[int64]struct{}
+
+func (f sealedFiles) add(sequence int64, readers string) {
+	if f[readers] == nil {
+		f[strings.Clone(readers)] = map[int64]struct{}{} // readers is a part of a file's name
+	}
+	f[readers][sequence] = struct{}{}
+}
+
+func (f sealedFiles) has(sequence int64, readers string) bool {
+	_, ok := f[readers][sequence]
+	return ok
+}
+
+// of returns for whom a request is sealed.
+func (f sealedFiles) of(sequence int64) (readers []string) {
+	for r := range f {
+		if f.has(sequence, r) {
+			readers = append(readers, r)
+		}
+	}
+	slices.Sort(readers)
+	return readers
 }
 
 // listLedger lists the ledger's files.
 func (r *Repository) listLedger(ctx context.Context) (ledgerFiles, error) {
-	f := ledgerFiles{records: map[int64]struct{}{}, signatures: map[int64]struct{}{}, sealed: map[int64][]string{}}
+	f := ledgerFiles{records: map[int64]struct{}{}, sealed: sealedFiles{}}
 	err := r.Store.List(ctx, archive.LedgerPrefix, func(i store.Info) error {
 		if n, ok := archive.RecordOf(i.Name); ok {
 			f.records[n] = struct{}{}
 			f.last = max(f.last, n)
-		} else if n, ok := archive.RecordOf(strings.TrimSuffix(i.Name, archive.SignatureSuffix)); ok {
-			f.signatures[n] = struct{}{}
 		} else if n, readers, ok := archive.SealedOf(i.Name); ok {
-			f.sealed[n] = append(f.sealed[n], readers)
+			f.sealed.add(n, readers)
 		}
 		return nil
 	})
@@ -241,40 +267,33 @@ func (r *Repository) readLedger(ctx context.Context, ids *archive.Identities, kn
 		return nil, err
 	}
 	for i := range p.Records {
-		if e := &p.Records[i]; e.Kind != archive.RequestRecord || e.Closed || len(p.files.sealed[e.Sequence]) == 0 {
+		if e := &p.Records[i]; e.Kind != archive.RequestRecord || e.Closed || len(p.files.sealed.of(e.Sequence)) == 0 {
 			e.Request = nil
 		}
 	}
 	if err := severalAtOnce(ctx, list, func(ctx context.Context, i int) error { return p.open(ctx, i, ids) }); err != nil {
 		return nil, err
 	}
-	p.share()
+	p.intern()
 	return p, nil
 }
 
-// share makes texts that nearly all records have in common one text: there may be a hundred thousand records.
-func (p *ledgerPlace) share() {
-	same := map[string]string{}
-	one := func(s *string) {
-		if known, ok := same[*s]; ok {
-			*s = known
-		} else {
-			same[*s] = *s
-		}
-	}
+// intern makes texts that nearly all records have in common one text: there may be a hundred thousand records.
+func (p *ledgerPlace) intern() {
 	for i := range p.Records {
 		e := &p.Records[i]
-		one(&e.Format)
+		e.Format, e.Kind, e.Signer = interned(e.Format), interned(e.Kind), interned(e.Signer)
 		if i > 0 {
 			e.Previous = p.Records[i-1].Digest // as chain has checked
 		}
 		if r := e.Request; r != nil {
-			one(&r.Repository)
-			one(&r.Subject)
-			one(&r.Rules)
+			r.Repository, r.Subject, r.Rules, r.Signer = interned(r.Repository), interned(r.Subject), interned(r.Rules), interned(r.Signer)
 		}
 	}
 }
+
+// interned returns an equal value that others have in common.
+func interned[T comparable](v T) T { return unique.Make(v).Value() }
 
 // looksAt picks the records to be read, by index.
 func looksAt(n int, known *Ledger) func(i int) bool {
@@ -380,7 +399,7 @@ func (p *ledgerPlace) open(ctx context.Context, i int, ids *archive.Identities) 
 	if ids == nil || e.Kind != archive.RequestRecord || e.Closed {
 		return nil
 	}
-	for _, readers := range p.files.sealed[e.Sequence] {
+	for _, readers := range p.files.sealed.of(e.Sequence) {
 		request, _, err := p.r.openSealed(ctx, e, readers, ids)
 		if errors.Is(err, archive.ErrNoIdentity) || isNotFound(err) { // sealed anew for others a moment ago
 			continue
@@ -415,7 +434,7 @@ func (p *ledgerPlace) whole() error {
 		if e.Kind != archive.RequestRecord || e.Closed || e.Request != nil {
 			continue
 		}
-		if len(p.files.sealed[e.Sequence]) > 0 {
+		if len(p.files.sealed.of(e.Sequence)) > 0 {
 			return fmt.Errorf("the sealed request of record %d is for other readers: %w", e.Sequence, archive.ErrNoIdentity)
 		}
 		return integrity(fmt.Errorf("the sealed request of record %d is missing, and no record closes it", e.Sequence))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -58,6 +59,7 @@ func (c BackupConfig) syncLedger(ctx context.Context, stores []*openStore, toler
 	if err := l.findRequests(ctx, tolerant); err != nil {
 		return nil, err
 	}
+	l.share()
 	if c.DryRun {
 		return l, nil
 	}
@@ -258,7 +260,7 @@ func (l *ledgerRun) findRequests(ctx context.Context, tolerant bool) error {
 // foreign says that something is there, sealed for others.
 func (l *ledgerRun) openAnywhere(ctx context.Context, e *LedgerEntry) (foreign bool, err error) {
 	for _, p := range l.places() {
-		for _, readers := range p.files.sealed[e.Sequence] {
+		for _, readers := range p.files.sealed.of(e.Sequence) {
 			request, data, err := p.r.openSealed(ctx, e, readers, l.c.readers())
 			switch {
 			case err == nil:
@@ -308,7 +310,7 @@ func (l *ledgerRun) mend(ctx context.Context, p *ledgerPlace) error {
 	}
 	var anew []*LedgerEntry
 	for i := range l.ledger.Records {
-		if e := &l.ledger.Records[i]; e.Request != nil && !slices.Contains(p.files.sealed[e.Sequence], l.readers) {
+		if e := &l.ledger.Records[i]; e.Request != nil && !p.files.sealed.has(e.Sequence, l.readers) {
 			anew = append(anew, e)
 		}
 	}
@@ -316,16 +318,15 @@ func (l *ledgerRun) mend(ctx context.Context, p *ledgerPlace) error {
 		return err
 	}
 	for _, e := range anew {
-		p.files.sealed[e.Sequence] = append(p.files.sealed[e.Sequence], l.readers)
+		p.files.sealed.add(e.Sequence, l.readers)
 	}
 	var old []string
-	for n, all := range p.files.sealed {
-		if n > int64(len(l.ledger.Records)) {
-			continue // left by a run that was killed before its record
-		}
-		open := l.ledger.Records[n-1].Request != nil
-		p.files.sealed[n] = slices.DeleteFunc(all, func(readers string) bool {
-			if open && readers == l.readers {
+	for readers, sequences := range p.files.sealed {
+		maps.DeleteFunc(sequences, func(n int64, _ struct{}) bool {
+			if n > int64(len(l.ledger.Records)) {
+				return false // left by a run that was killed before its record
+			}
+			if readers == l.readers && l.ledger.Records[n-1].Request != nil {
 				return false
 			}
 			old = append(old, archive.SealedName(n, readers))
@@ -408,9 +409,8 @@ func (l *ledgerRun) putRecord(ctx context.Context, to *ledgerPlace, e *LedgerEnt
 		return err
 	}
 	if e.Request != nil {
-		to.files.sealed[e.Sequence] = append(to.files.sealed[e.Sequence], l.readers)
+		to.files.sealed.add(e.Sequence, l.readers)
 	}
-	to.files.signatures[e.Sequence] = struct{}{}
 	to.Records = append(to.Records, *e)
 	return nil
 }
@@ -434,7 +434,7 @@ func (l *ledgerRun) sealedFile(ctx context.Context, e *LedgerEntry) ([]byte, err
 		return l.sealed, nil
 	}
 	for _, p := range l.places() {
-		if !slices.Contains(p.files.sealed[e.Sequence], l.readers) {
+		if !p.files.sealed.has(e.Sequence, l.readers) {
 			continue
 		}
 		switch _, data, err := p.r.openSealed(ctx, e, l.readers, l.c.readers()); {
@@ -505,8 +505,17 @@ func (l *ledgerRun) append(ctx context.Context, record *archive.LedgerRecord, re
 	return nil
 }
 
+// share lets every place, which holds the beginning of the run's ledger or all of it, hold it in the same memory.
+func (l *ledgerRun) share() {
+	for _, p := range l.places() {
+		n := len(p.Records)
+		p.Records = l.ledger.Records[:n:n]
+	}
+}
+
 // spread brings what was recorded to every store. One where that fails is left out, and gets it at a later run.
 func (l *ledgerRun) spread(ctx context.Context) error {
+	defer l.share()
 	return l.eachStore(ctx, func(s *openStore) error {
 		if err := s.lease.Renew(ctx); err != nil {
 			return err

@@ -48,15 +48,30 @@ func newFixture(t testing.TB) *fixture {
 	return &fixture{op: op, holder: holder, to: to, ids: ids, repo: repo.Repository}
 }
 
+func newSealer(t testing.TB, to *Recipients) *Sealer {
+	t.Helper()
+	s, err := NewSealer(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func newOpener(t testing.TB, ids *Identities) *Opener {
+	t.Helper()
+	o, err := NewOpener(ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
 var testTime = time.Date(2026, 11, 22, 18, 0, 0, 123456000, time.UTC)
 
 // seal makes an object of text and its manifest entry.
 func (f *fixture) seal(t testing.TB, text string, rows int64) ([]byte, Object) {
 	t.Helper()
-	s, err := NewSealer(f.to)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := newSealer(t, f.to)
 	p, err := NewPieces(f.op.PieceID, f.to)
 	if err != nil {
 		t.Fatal(err)
@@ -216,10 +231,7 @@ func TestHybrid(t *testing.T) {
 		if _, err := ReadKeys(f.repo, KeysName, keys, ids); err != nil {
 			t.Errorf("%s: %v", who, err)
 		}
-		o, err := NewOpener(ids)
-		if err != nil {
-			t.Fatal(err)
-		}
+		o := newOpener(t, ids)
 		want := m.Parts[2].Objects[0]
 		_, err = o.Open(objects[ObjectName(want.Object)], want)
 		if who == "key holder" && err != nil || who == "operator" && !errors.Is(err, ErrNoIdentity) {

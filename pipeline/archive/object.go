@@ -98,6 +98,7 @@ func (s *Sealer) sealLong(out *bytes.Buffer, text []byte) error {
 	if err != nil {
 		return err
 	}
+	defer s.enc.Reset(nil) // it would hold on to the object until the next long row
 	s.enc.ResetContentSize(sealed, int64(len(text)))
 	if _, err := s.enc.Write(text); err != nil {
 		return err

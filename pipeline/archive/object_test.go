@@ -28,14 +28,8 @@ func rowsText(seed uint64, n int) []byte {
 
 func TestSealOpenSizes(t *testing.T) {
 	f := newFixture(t)
-	sealer, err := NewSealer(f.to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	opener, err := NewOpener(f.ids)
-	if err != nil {
-		t.Fatal(err)
-	}
+	sealer := newSealer(t, f.to)
+	opener := newOpener(t, f.ids)
 	sizes := []int{0, 1, 100, 255, 256, 257, 1023, 1024, 1025, 64<<10 - 1, 64 << 10, 64<<10 + 1, 128<<10 - 1, 128 << 10, 128<<10 + 1,
 		2 << 20, 4 << 20, 4<<20 + 1, 40 << 20, 3}
 	for _, size := range sizes {
@@ -70,14 +64,8 @@ func TestSealOpenSizes(t *testing.T) {
 
 func TestSealOpenProperty(t *testing.T) {
 	f := newFixture(t)
-	sealer, err := NewSealer(f.to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	opener, err := NewOpener(f.ids)
-	if err != nil {
-		t.Fatal(err)
-	}
+	sealer := newSealer(t, f.to)
+	opener := newOpener(t, f.ids)
 	rapid.Check(t, func(t *rapid.T) {
 		text := bytes.Repeat(rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "text"), rapid.IntRange(1, 400).Draw(t, "times"))
 		sealed, err := sealer.Seal(nil, text)
@@ -94,10 +82,7 @@ func TestSealOpenProperty(t *testing.T) {
 // TestRealTools opens objects of all shapes with age and zstd at their default settings.
 func TestRealTools(t *testing.T) {
 	f := newFixture(t)
-	sealer, err := NewSealer(f.to)
-	if err != nil {
-		t.Fatal(err)
-	}
+	sealer := newSealer(t, f.to)
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "key"), []byte(f.holder.String()))
 	for _, size := range []int{0, 10, 1000, 2 << 20, 20 << 20} {
@@ -128,10 +113,7 @@ func TestRealTools(t *testing.T) {
 
 func TestOpenRefuses(t *testing.T) {
 	f, other := newFixture(t), newFixture(t)
-	sealer, err := NewSealer(f.to)
-	if err != nil {
-		t.Fatal(err)
-	}
+	sealer := newSealer(t, f.to)
 	text := rowsText(4, 200_000)
 	sealed, err := sealer.Seal(nil, text)
 	if err != nil {
@@ -141,10 +123,7 @@ func TestOpenRefuses(t *testing.T) {
 	good := sealed.Ref(0, PieceID{}, 0)
 	open := func(ids *Identities, data []byte, want Object) error {
 		t.Helper()
-		o, err := NewOpener(ids)
-		if err != nil {
-			t.Fatal(err)
-		}
+		o := newOpener(t, ids)
 		got, err := o.Open(data, want)
 		if err != nil && got != nil {
 			t.Error("text came with an error")
@@ -232,10 +211,7 @@ func TestBomb(t *testing.T) {
 		if err := encrypt(&out, packed, f.to.list); err != nil {
 			t.Fatal(err)
 		}
-		o, err := NewOpener(f.ids)
-		if err != nil {
-			t.Fatal(err)
-		}
+		o := newOpener(t, f.ids)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		want := Object{Object: Digest(out.Bytes()), Size: int64(out.Len()), Text: 1000}
@@ -257,14 +233,8 @@ func TestBomb(t *testing.T) {
 // splits rows does: that must not keep many texts.
 func TestOpenerReusesItsMemory(t *testing.T) {
 	f := newFixture(t)
-	sealer, err := NewSealer(f.to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := NewOpener(f.ids)
-	if err != nil {
-		t.Fatal(err)
-	}
+	sealer := newSealer(t, f.to)
+	o := newOpener(t, f.ids)
 	var sealed []Sealed
 	for k := range 40 {
 		s, err := sealer.Seal(nil, make([]byte, 3<<20+k<<14-k%2<<20)) // every second one is longer than all before
@@ -295,6 +265,31 @@ func TestOpenerReusesItsMemory(t *testing.T) {
 	}
 }
 
+// TestSealerKeepsNoLongRow seals the text of a huge row, as one row in a million may be: what that took is free again.
+func TestSealerKeepsNoLongRow(t *testing.T) {
+	f := newFixture(t)
+	sealer := newSealer(t, f.to)
+	text := make([]byte, 2*keepBuffer)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(text)
+	seal := func(text []byte) {
+		if _, err := sealer.Seal(nil, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seal(text[:keepBuffer+1]) // what a sealer makes for itself, once
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	seal(text)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	runtime.KeepAlive(text)
+	runtime.KeepAlive(sealer)
+	if held := int64(after.HeapAlloc) - int64(before.HeapAlloc); held > 1<<20 {
+		t.Errorf("%d bytes are held after a text of %d", held, len(text))
+	}
+}
+
 func TestPieceID(t *testing.T) {
 	f, other := newFixture(t), newFixture(t)
 	id := func(key SecretKey, to *Recipients, text string) string {
@@ -321,10 +316,7 @@ func TestPieceID(t *testing.T) {
 
 func BenchmarkSeal(b *testing.B) {
 	f := newFixture(b)
-	s, err := NewSealer(f.to)
-	if err != nil {
-		b.Fatal(err)
-	}
+	s := newSealer(b, f.to)
 	text := rowsText(5, AvgPiece)
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
@@ -340,18 +332,12 @@ func BenchmarkSeal(b *testing.B) {
 
 func BenchmarkOpen(b *testing.B) {
 	f := newFixture(b)
-	s, err := NewSealer(f.to)
-	if err != nil {
-		b.Fatal(err)
-	}
+	s := newSealer(b, f.to)
 	sealed, err := s.Seal(nil, rowsText(5, AvgPiece))
 	if err != nil {
 		b.Fatal(err)
 	}
-	o, err := NewOpener(f.ids)
-	if err != nil {
-		b.Fatal(err)
-	}
+	o := newOpener(b, f.ids)
 	b.SetBytes(sealed.Text)
 	b.ReportAllocs()
 	for b.Loop() {

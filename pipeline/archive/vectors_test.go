@@ -143,10 +143,7 @@ func TestVectors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opener, err := NewOpener(ids)
-	if err != nil {
-		t.Fatal(err)
-	}
+	opener := newOpener(t, ids)
 	var texts []string
 	for _, p := range m.Parts {
 		for _, o := range p.Objects {
