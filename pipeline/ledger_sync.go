@@ -187,20 +187,19 @@ func (l *ledgerRun) decide() error {
 			longer = append(longer, s)
 		}
 	}
-	l.ledger = own
-	for _, s := range longer {
-		if len(s.ledger.Records) > len(l.ledger.Records) {
-			l.ledger = s.ledger.Ledger
-		}
-	}
 	// Who is right, when two stores disagree about what this machine does not know, a person must find out.
 	for i, a := range longer {
 		for _, b := range longer[i+1:] {
 			if n := a.ledger.forksFrom(&b.ledger.Ledger); n > 0 {
 				fork(a, n, b.s.String())
 				fork(b, n, a.s.String())
-				l.ledger = own
 			}
+		}
+	}
+	l.ledger = own
+	for _, s := range longer {
+		if s.err == nil && len(s.ledger.Records) > len(l.ledger.Records) {
+			l.ledger = s.ledger.Ledger
 		}
 	}
 	l.ledger.Records = slices.Clone(l.ledger.Records)

@@ -567,6 +567,32 @@ func TestLedgerStores(t *testing.T) {
 	}
 }
 
+// TestForkedBesideAThird: two stores have forked from each other, and a third, which this machine does not know either,
+// holds what came before. Its requests count, and it takes the next.
+func TestForkedBesideAThird(t *testing.T) {
+	s := newLedgerSite(t)
+	second, third := s.newStore(filepath.Join(t.TempDir(), "second")), s.newStore(filepath.Join(t.TempDir(), "third"))
+	s.mustRecord("R-1", s.store, second, third)
+	s.mustRecord("R-2", s.store, second, third)
+	for _, ref := range []string{"R-3", "R-4", "R-5"} {
+		s.mustRecord(ref, s.store)
+	}
+	s.state = filepath.Join(t.TempDir(), "elsewhere")
+	s.mustRecord("R-forked", second)
+	s.state = filepath.Join(t.TempDir(), "a third machine")
+	report, err := s.record([]pipeline.NewRequest{order(6, "R-6")}, s.store, second, third)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if failed := report.Failed(); len(failed) != 2 || !strings.Contains(failed[0].Error, "the ledger has forked") || !strings.Contains(failed[1].Error, "the ledger has forked") {
+		t.Errorf("%+v", report.Stores)
+	}
+	if n := report.Requests[0].Sequence; n != 3 {
+		t.Errorf("the next request is record %d", n)
+	}
+	sameFiles(t, "this machine", ledgerFiles(t, s.own()), ledgerFiles(t, third))
+}
+
 // TestRecordInterrupted: killed or refused at any file, in either store or on this machine, requests are recorded once when
 // they are made again, and everywhere.
 func TestRecordInterrupted(t *testing.T) {
