@@ -29,24 +29,41 @@ var scenarios = []scenario{
 // erasedUsually is how many people the rules erase where nothing else is said.
 const erasedUsually = 10
 
+// promised is a bound of the clustered layout; the scattered one, the worst case, is shown and promises nothing.
+func promised(layout string, atMost float64) float64 {
+	if layout == scattered {
+		return 0
+	}
+	return atMost
+}
+
 // firstBackup takes the first snapshot of an empty repository, with rules and erasures at work, against dumps of everything.
 func (b *bench) firstBackup(ctx context.Context) error {
-	d, err := b.dataset(ctx, clustered)
-	if err != nil {
-		return err
+	for _, layout := range []string{clustered, scattered} {
+		d, err := b.dataset(ctx, layout)
+		if err != nil {
+			return err
+		}
+		s, err := b.setup(ctx, d, "first", d.people(erasedUsually))
+		if err != nil {
+			return err
+		}
+		r := b.result("First backup", layout)
+		sides := []side{s.backup(true), b.dumpPiped(d)}
+		if layout == clustered {
+			sides = append(sides, b.dumpCustom(d), b.dumpFolder(d))
+		}
+		if err := b.rounds(ctx, r, b.o.pairs, nil, sides...); err != nil {
+			return err
+		}
+		r.ratio("first backup, wall", wall, 0, 1, promised(layout, 0.8))
+		r.ratio("stored size", stored, 0, 1, promised(layout, 1.05))
+		r.memory("memory of the first backup", 0, d.Longest)
+		if err := s.remove(); err != nil {
+			return err
+		}
 	}
-	s, err := b.setup(ctx, d, "first", d.people(erasedUsually))
-	if err != nil {
-		return err
-	}
-	r := b.result("First backup", clustered)
-	if err := b.rounds(ctx, r, b.o.pairs, nil, s.backup(true), b.dumpPiped(d), b.dumpCustom(d), b.dumpFolder(d)); err != nil {
-		return err
-	}
-	r.ratio("first backup, wall", wall, 0, 1, 0.8)
-	r.ratio("stored size", stored, 0, 1, 1.05)
-	r.memory("memory of the first backup", 0, d.Longest)
-	return s.remove()
+	return nil
 }
 
 // nextBackup takes a snapshot after one percent of the rows changed.
@@ -80,12 +97,8 @@ func (b *bench) nextBackup(ctx context.Context) error {
 		if err := b.rounds(ctx, r, b.o.pairs, change, s.backup(false), b.dumpPiped(d)); err != nil {
 			return err
 		}
-		wallAtMost, uploadAtMost := 0.6, 0.04
-		if layout == scattered { // the worst case is shown, not promised
-			wallAtMost, uploadAtMost = 0, 0
-		}
-		r.ratio("next backup, wall", wall, 0, 1, wallAtMost)
-		r.against("next backup, uploaded against the first", stored, 0, float64(full-empty), uploadAtMost)
+		r.ratio("next backup, wall", wall, 0, 1, promised(layout, 0.6))
+		r.against("next backup, uploaded against the first", stored, 0, float64(full-empty), promised(layout, 0.04))
 		if err := s.remove(); err != nil {
 			return err
 		}
@@ -95,7 +108,16 @@ func (b *bench) nextBackup(ctx context.Context) error {
 
 // restore brings a snapshot back into a new database, and compares what came back.
 func (b *bench) restore(ctx context.Context) error {
-	d, err := b.dataset(ctx, clustered)
+	for _, layout := range []string{clustered, scattered} {
+		if err := b.restoreOf(ctx, layout); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) restoreOf(ctx context.Context, layout string) error {
+	d, err := b.dataset(ctx, layout)
 	if err != nil {
 		return err
 	}
@@ -116,14 +138,16 @@ func (b *bench) restore(ctx context.Context) error {
 			return err
 		}
 	}
-	r := b.result("Restore, with an erasure to replay", clustered)
+	r := b.result("Restore, with an erasure to replay", layout)
 	sides := []side{b.restoreLethe(s, "restored_by_lethe"),
-		b.restoreInto("pg_restore -j2 of a -Fc dump", "restored_by_pg", b.tools["pg_restore"], "-j2", "-d", "restored_by_pg", custom),
-		b.restoreInto("psql of a plain dump", "restored_by_psql", b.tools["psql"], "-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", os.DevNull, "-d", "restored_by_psql", "-f", plain)}
+		b.restoreInto("pg_restore -j2 of a -Fc dump", "restored_by_pg", b.tools["pg_restore"], "-j2", "-d", "restored_by_pg", custom)}
+	if layout == clustered {
+		sides = append(sides, b.restoreInto("psql of a plain dump", "restored_by_psql", b.tools["psql"], "-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", os.DevNull, "-d", "restored_by_psql", "-f", plain))
+	}
 	if err := b.rounds(ctx, r, b.o.pairs, nil, sides...); err != nil {
 		return err
 	}
-	r.ratio("restore, wall", wall, 0, 1, 1)
+	r.ratio("restore, wall", wall, 0, 1, promised(layout, 1))
 	r.memory("memory of the restore", 0, d.Longest)
 	if r.Compared, err = b.compare(ctx, "restored_by_lethe", "restored_by_pg", people); err != nil {
 		return err

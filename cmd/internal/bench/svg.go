@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// The figure of growth: four panels, each with lines over one axis.
+// The figure of growth: panels, each with lines over one axis.
 
 const (
 	panelWidth, panelHeight = 470, 330
@@ -49,25 +49,25 @@ func (r *report) svg() string {
 		}
 	}
 	slices.Sort(counts)
-	bySize := func(name, color, what string, workers int, of func(taken) float64) line {
+	bySize := func(name, color, what string, workers int, of func(growth) float64) line {
 		l := line{name: name, color: color}
 		for _, p := range r.Growth {
 			if p.What == what && p.Workers == workers && (workers == 0 || p.Erased == erasedUsually) {
-				l.points = append(l.points, [2]float64{p.Size / largest, median(values(p.Runs, of))})
+				l.points = append(l.points, [2]float64{p.Size / largest, of(p)})
 			}
 		}
 		return l
 	}
-	byErased := func(name, color string, workers int) line {
+	byErased := func(name, color string, workers int, of func(growth) float64) line {
 		l := line{name: name, color: color}
 		for _, p := range r.Growth {
 			if p.What == "backup" && p.Workers == workers && p.Size == r.Size {
-				l.points = append(l.points, [2]float64{float64(slices.Index(counts, p.Erased)) / float64(max(len(counts)-1, 1)), median(values(p.Runs, wall))})
+				l.points = append(l.points, [2]float64{float64(slices.Index(counts, p.Erased)) / float64(max(len(counts)-1, 1)), of(p)})
 			}
 		}
 		return l
 	}
-	mib := func(t taken) float64 { return memory(t) / (1 << 20) }
+	wall := func(p growth) float64 { return median(values(p.Runs, wall)) }
 	var sizes, erased []tick
 	for _, v := range nice(largest, 4) {
 		if v <= largest*1.001 {
@@ -83,9 +83,11 @@ func (r *report) svg() string {
 		{title: "Restore", x: "GB of COPY text", y: "seconds", ticks: sizes, lines: []line{
 			bySize("1 worker", orange, "restore", 1, wall), bySize("2 workers", blue, "restore", 2, wall), bySize(otherRestore, grey, otherRestore, 0, wall)}},
 		{title: fmt.Sprintf("First backup of %g GB, by people erased", r.Size), x: "people erased", y: "seconds", ticks: erased, lines: []line{
-			byErased("1 worker", orange, 1), byErased("2 workers", blue, 2)}},
+			byErased("1 worker", orange, 1, wall), byErased("2 workers", blue, 2, wall)}},
+		{title: fmt.Sprintf("Its peak memory, of %g GB, by people erased", r.Size), x: "people erased", y: "MiB", ticks: erased, limit: 256, lines: []line{
+			byErased("1 worker", orange, 1, growth.peak), byErased("2 workers", blue, 2, growth.peak)}},
 		{title: "Peak memory, 2 workers", x: "GB of COPY text", y: "MiB", ticks: sizes, limit: 256, lines: []line{
-			bySize("backup", blue, "backup", 2, mib), bySize("restore", green, "restore", 2, mib)}},
+			bySize("backup", blue, "backup", 2, growth.peak), bySize("restore", green, "restore", 2, growth.peak)}},
 	}
 	return r.figures(panels)
 }
