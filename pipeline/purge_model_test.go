@@ -168,16 +168,20 @@ func TestPurgeEqualsModel(t *testing.T) {
 	}
 }
 
-// TestWaysToEraseAgree: a backup once requests are recorded, a restore that replays them over the snapshot from before, and
-// a purge of that snapshot come to the same, for random schemas, rules and requests: the same statements in the same order,
-// the same rows of each table and partition, and the same large objects, of which tables share some.
+// TestWaysToEraseAgree: a backup once requests are recorded, a restore that replays them over the snapshot from before, a
+// purge of that snapshot come to the same, for random schemas, rules and requests: the same statements in the same order,
+// the same rows of each table and partition, and the same large objects, of which tables share some. A backup of the
+// database's dump file has the same rows and large objects, and so has one of what was restored from the first.
 func TestWaysToEraseAgree(t *testing.T) {
 	s := newSite(t, "")
 	server, db := pgtest.Server(t), s.database()
 	signer := signed(t)
-	worlds, changed, lost, kept := 0, 0, 0, 0
+	worlds, changed, lost, kept, dumped := 0, 0, 0, 0, 0
 	first, enough := worldsFrom(t, 1012, 8)
-	little := func() bool { return worlds < enough || changed <= enough/2 || lost == 0 || kept == 0 }
+	little := func() bool {
+		return worlds < enough || changed <= enough/2 || lost == 0 || kept == 0 || dumped <= enough/2
+	}
+	restored := newName(t, server, db)
 	for seed := first; little() && seed < first+10*enough; seed++ {
 		c := rapid.Custom(drawPurgeCase).Example(seed)
 		if c == nil || len(c.requests) == 0 {
@@ -209,6 +213,28 @@ func TestWaysToEraseAgree(t *testing.T) {
 
 		replayed, _ := s.replayed(in, before.Snapshot)
 		sameRows(t, "a restore that replays", want, replayed)
+
+		switch dump, err := s.backupDump(dumpFile(t, s.url), in); {
+		case err == nil:
+			dumped++
+			sameRows(t, "a backup of the dump file", rowsAlone(want), rowsAlone(s.rowsIn(in, dump.Snapshot)))
+		case !strings.Contains(err.Error(), "only a server can compare"):
+			fatal(err)
+		}
+
+		fatal(server.DropDatabase(context.Background(), restored))
+		into := s.toDatabase(in, restored)
+		into.Snapshot = backup.Snapshot
+		restore(t, into)
+		second := s.newRepository(filepath.Join(t.TempDir(), "second"), "")
+		plain, err := rules.Parse("rules.yml", []byte("version: 1\ndataset: d\ndrift: pass\n"))
+		fatal(err)
+		again := s.config(second)
+		again.Source.URL, again.Rules = into.To, plain
+		roundTrip, err := pipeline.Backup(context.Background(), again)
+		fatal(err)
+		sameRows(t, "a backup of what was restored", rowsAlone(want), rowsAlone(s.rowsIn(second, roundTrip.Snapshot)))
+
 		report, err := pipeline.Purge(context.Background(), s.purging(signer, in))
 		fatal(err)
 		sameRows(t, "a purge", want, s.rowsIn(in, report.Stores[0].Successors[0].New, signer.Public()))
@@ -216,7 +242,7 @@ func TestWaysToEraseAgree(t *testing.T) {
 			t.Fatalf("seed %d\n%s", seed, c)
 		}
 	}
-	t.Logf("%d worlds, of which erasing changes %d; %d large objects go, %d stay", worlds, changed, lost, kept)
+	t.Logf("%d worlds, of which erasing changes %d, and %d as dump files; %d large objects go, %d stay", worlds, changed, dumped, lost, kept)
 	if little() {
 		t.Error("too little happens in these worlds")
 	}
@@ -233,6 +259,13 @@ DO $$ DECLARE t regclass; BEGIN
 		EXECUTE format('UPDATE %s AS t SET object = 7000 + abs(hashtext(t::text) %% 40) WHERE hashtext(t::text) %% 5 <> 0', t);
 	END LOOP;
 END $$;`
+
+// rowsAlone is what a restore brings back without the statements around it.
+func rowsAlone(all map[string][]string) map[string][]string {
+	rows := maps.Clone(all)
+	rows[""] = slices.DeleteFunc(slices.Clone(all[""]), func(line string) bool { return !strings.Contains(line, "pg_catalog.lo") })
+	return rows
+}
 
 // largeObjects counts those that a restore makes.
 func largeObjects(rows map[string][]string) (n int) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -439,8 +440,12 @@ func databaseIsHere(dsn string) bool {
 	if err != nil {
 		return false
 	}
-	host := c.Host
-	if host == "" || strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") || strings.EqualFold(host, "localhost") {
+	return c.Host == "" || strings.HasPrefix(c.Host, "/") || strings.HasPrefix(c.Host, "@") || hostIsHere(c.Host)
+}
+
+// hostIsHere reports whether a name or address is this machine's, without asking anybody.
+func hostIsHere(host string) bool {
+	if strings.EqualFold(host, "localhost") {
 		return true
 	}
 	if name, err := os.Hostname(); err == nil && strings.EqualFold(host, name) {
@@ -462,13 +467,20 @@ func databaseIsHere(dsn string) bool {
 	return false
 }
 
-// allHere reports whether every store is a directory on a disk of this machine, as far as its file system tells.
+// allHere reports whether every store is a directory on a disk of this machine, as far as its file system tells, or a
+// bucket of a service that answers here.
 func allHere(stores []store.Store) bool {
-	for _, s := range stores {
-		u, err := url.Parse(s.String())
-		if err != nil || u.Scheme != "file" || !onOwnDisk(u.Path) {
-			return false
-		}
+	return !slices.ContainsFunc(stores, func(s store.Store) bool { return !isHere(s) })
+}
+
+func isHere(s store.Store) bool {
+	u, err := url.Parse(s.String())
+	if err != nil {
+		return false
 	}
-	return len(stores) > 0
+	if u.Scheme == "file" {
+		return onOwnDisk(u.Path)
+	}
+	endpoint, err := url.Parse(u.Query().Get("endpoint"))
+	return err == nil && endpoint.Hostname() != "" && hostIsHere(endpoint.Hostname())
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/go-retryablehttp"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"gopkg.in/ini.v1"
 )
@@ -24,10 +25,11 @@ var errNoCredentials = errors.New("no credentials were found: not in AWS_ACCESS_
 //
 // minio-go's own chain goes on in silence after a provider that failed, and signs nothing when all did.
 type chain struct {
+	policy  policy
 	current credentials.Provider
 }
 
-func newCredentials() *credentials.Credentials { return credentials.New(&chain{}) }
+func newCredentials(p policy) *credentials.Credentials { return credentials.New(&chain{policy: p}) }
 
 // Retrieve implements credentials.Provider.
 func (c *chain) Retrieve() (credentials.Value, error) { return c.RetrieveWithCredContext(nil) }
@@ -38,7 +40,7 @@ func (c *chain) IsExpired() bool { return c.current == nil || c.current.IsExpire
 // RetrieveWithCredContext implements credentials.Provider.
 func (c *chain) RetrieveWithCredContext(cc *credentials.CredContext) (credentials.Value, error) {
 	for _, find := range []func(*credentials.CredContext) (credentials.Provider, credentials.Value, error){
-		fromEnvironment, fromWebIdentity, fromFiles, fromRole,
+		fromEnvironment, c.fromWebIdentity, fromFiles, c.fromRole,
 	} {
 		p, v, err := find(cc)
 		if err != nil {
@@ -63,11 +65,11 @@ func fromEnvironment(*credentials.CredContext) (credentials.Provider, credential
 	return p, v, err
 }
 
-func fromWebIdentity(cc *credentials.CredContext) (credentials.Provider, credentials.Value, error) {
+func (c *chain) fromWebIdentity(cc *credentials.CredContext) (credentials.Provider, credentials.Value, error) {
 	if os.Getenv("AWS_WEB_IDENTITY_TOKEN_FILE") == "" {
 		return nil, credentials.Value{}, nil
 	}
-	p := &credentials.IAM{Client: roleClient(http.ProxyFromEnvironment)}
+	p := &credentials.IAM{Client: c.policy.roleClient(http.ProxyFromEnvironment), Endpoint: os.Getenv("AWS_ENDPOINT_URL_STS")}
 	v, err := p.RetrieveWithCredContext(cc)
 	if err != nil {
 		err = fmt.Errorf("take the role AWS_ROLE_ARN with the token in AWS_WEB_IDENTITY_TOKEN_FILE: %w", err)
@@ -101,30 +103,47 @@ func noSection(err error) bool {
 	return strings.HasPrefix(err.Error(), "section ") && strings.HasSuffix(err.Error(), " does not exist")
 }
 
-func fromRole(cc *credentials.CredContext) (credentials.Provider, credentials.Value, error) {
+// fromRole asks for the container's role, or the instance's. Where neither is announced, nobody may be there to ask: an
+// instance's role that has not answered before is asked once, and that it does not answer is no error.
+func (c *chain) fromRole(cc *credentials.CredContext) (credentials.Provider, credentials.Value, error) {
 	container := os.Getenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") != "" || os.Getenv("AWS_CONTAINER_CREDENTIALS_FULL_URI") != ""
-	if !container && os.Getenv("AWS_EC2_METADATA_DISABLED") == "true" {
-		return nil, credentials.Value{}, nil
+	_, answered := c.current.(*credentials.IAM)
+	policy, whose, p := c.policy, "container", &credentials.IAM{}
+	if !container {
+		if os.Getenv("AWS_EC2_METADATA_DISABLED") == "true" {
+			return nil, credentials.Value{}, nil
+		}
+		whose, p.Endpoint = "instance", os.Getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT")
+		if !answered {
+			policy.attempts = 1
+		}
 	}
-	p := &credentials.IAM{Client: roleClient(nil)}
+	p.Client = policy.roleClient(nil)
 	v, err := p.RetrieveWithCredContext(cc)
-	if err != nil && container {
-		return nil, v, fmt.Errorf("ask for the container's role: %w", err)
-	}
-	if err != nil && cc != nil && cc.Context != nil && cc.Context.Err() != nil {
+	switch {
+	case err == nil:
+		return p, v, nil
+	case container || answered:
+		return nil, v, fmt.Errorf("ask for the %s's role: %w", whose, err)
+	case cc != nil && cc.Context != nil && cc.Context.Err() != nil:
 		return nil, v, err
-	}
-	if err != nil {
+	default:
 		return nil, credentials.Value{}, nil // no machine of a cloud that has roles
 	}
-	return p, v, nil
 }
 
 // roleClient asks for roles: services on this machine or beside it, which answer at once or are not there and are
 // reached without a proxy, and AWS's own token service. It keeps no connections.
-func roleClient(proxy func(*http.Request) (*url.URL, error)) *http.Client {
-	return &http.Client{
-		Timeout:   5 * time.Second,
-		Transport: &http.Transport{Proxy: proxy, DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, DisableKeepAlives: true},
+func (p policy) roleClient(proxy func(*http.Request) (*url.URL, error)) *http.Client {
+	client := &retryablehttp.Client{
+		HTTPClient: &http.Client{
+			Timeout:   5 * time.Second,
+			Transport: &http.Transport{Proxy: proxy, DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, DisableKeepAlives: true},
+		},
+		RetryMax:     p.attempts - 1,
+		CheckRetry:   p.again,
+		Backoff:      func(_, _ time.Duration, n int, resp *http.Response) time.Duration { return p.wait(n, resp) },
+		ErrorHandler: retryablehttp.PassthroughErrorHandler,
 	}
+	return client.StandardClient()
 }

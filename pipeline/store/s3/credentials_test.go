@@ -3,6 +3,7 @@ package s3_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -113,7 +114,10 @@ func TestCredentials(t *testing.T) {
 				w.WriteHeader(http.StatusUnauthorized)
 				return
 			}
-			asked++
+			if asked++; asked == 1 {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
 			_ = json.NewEncoder(w).Encode(map[string]any{"AccessKeyId": server.AccessKey, "SecretAccessKey": server.SecretKey, "Token": "", "Expiration": time.Now().Add(lifetime).UTC()})
 		}))
 		t.Cleanup(s.Close)
@@ -125,15 +129,15 @@ func TestCredentials(t *testing.T) {
 		none(t)
 		_, asked := role(t, time.Hour)
 		works(t)
-		if *asked != 1 {
-			t.Errorf("the role was asked for %d times", *asked)
+		if *asked != 2 {
+			t.Errorf("the role was asked for %d times, the first of which it was busy", *asked)
 		}
 	})
 	t.Run("container role that ends", func(t *testing.T) {
 		none(t)
 		_, asked := role(t, -time.Second)
 		works(t)
-		if *asked < 2 {
+		if *asked < 3 {
 			t.Errorf("the role was asked for %d times, though what it gave had ended", *asked)
 		}
 	})
@@ -142,6 +146,78 @@ func TestCredentials(t *testing.T) {
 		role(t, time.Hour)
 		t.Setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")
 		fails(t, "ask for the container's role", "401")
+	})
+
+	// instance is the service of a cloud's machine: a token for this session, the role's name, what the role may use.
+	type instance struct{ asked, busy int }
+	metadata := func(t *testing.T, lifetime time.Duration) *instance {
+		i := &instance{}
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			const roles = "/latest/meta-data/iam/security-credentials/"
+			switch {
+			case r.Method == http.MethodPut && r.URL.Path == "/latest/api/token":
+				_, _ = io.WriteString(w, "session")
+			case r.Header.Get("X-aws-ec2-metadata-token") != "session":
+				w.WriteHeader(http.StatusUnauthorized)
+			case r.URL.Path == roles:
+				_, _ = io.WriteString(w, "backup")
+			case r.URL.Path == roles+"backup":
+				if i.asked++; i.busy > 0 {
+					i.busy--
+					w.WriteHeader(http.StatusServiceUnavailable)
+					return
+				}
+				_ = json.NewEncoder(w).Encode(map[string]any{"Code": "Success", "AccessKeyId": server.AccessKey, "SecretAccessKey": server.SecretKey, "Token": "", "Expiration": time.Now().Add(lifetime).UTC()})
+			default:
+				w.WriteHeader(http.StatusNotFound)
+			}
+		}))
+		t.Cleanup(s.Close)
+		t.Setenv("AWS_EC2_METADATA_DISABLED", "false")
+		t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", s.URL)
+		return i
+	}
+	t.Run("instance role", func(t *testing.T) {
+		none(t)
+		i := metadata(t, time.Hour)
+		works(t)
+		if i.asked != 1 {
+			t.Errorf("the role was asked for %d times", i.asked)
+		}
+	})
+	t.Run("instance role that is busy later", func(t *testing.T) {
+		none(t)
+		i := metadata(t, -time.Second) // so it is asked again and again
+		s := open(t, url, s3.Policy{})
+		i.busy = 2
+		put(t, s, "b", nil)
+		i.busy = 1000
+		mustSay(t, s.Put(t.Context(), "b", []byte("more")), "ask for the instance's role", "503")
+	})
+	t.Run("web identity", func(t *testing.T) {
+		none(t)
+		busy := true
+		sts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if busy {
+				busy = false
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			if r.FormValue("WebIdentityToken") != "who I am" || r.FormValue("RoleArn") != "arn:aws:iam::1:role/backup" {
+				w.WriteHeader(http.StatusForbidden)
+				_, _ = io.WriteString(w, `<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Code>AccessDenied</Code><Message>not this one</Message></Error></ErrorResponse>`)
+				return
+			}
+			_, _ = fmt.Fprintf(w, `<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>%s</AccessKeyId><SecretAccessKey>%s</SecretAccessKey><SessionToken></SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>`,
+				server.AccessKey, server.SecretKey, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+		}))
+		t.Cleanup(sts.Close)
+		t.Setenv("AWS_ENDPOINT_URL_STS", sts.URL)
+		t.Setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/backup")
+		t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", file(t, "who I am"))
+		works(t)
+		t.Setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/other")
+		fails(t, "take the role AWS_ROLE_ARN", "not this one")
 	})
 }
 

@@ -79,7 +79,7 @@ func openWith(ctx context.Context, url string, p policy) (*Store, error) {
 	s := &Store{at: at, policy: p, transport: newTransport(p), exclusive: make(chan support, 1)}
 	s.exclusive <- unknown
 	s.client, err = minio.NewCore(at.endpoint.Host, &minio.Options{
-		Creds:        newCredentials(),
+		Creds:        newCredentials(p),
 		Secure:       at.endpoint.Scheme == "https",
 		Transport:    s.transport,
 		Region:       at.region, // set, so that nobody asks the bucket for it
