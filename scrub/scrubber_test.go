@@ -394,6 +394,38 @@ func BenchmarkScrubber(b *testing.B) {
 	}
 }
 
+// hotIndexer collects keys of a usual table: a reference, one with a condition, and one inside jsonb.
+func hotIndexer(t testing.TB) (x *Indexer, row []byte) {
+	t.Helper()
+	refs := []Reference{{Columns: []string{"user_id"}, Families: []Family{Integer}}, {Columns: []string{"owner"}, Families: []Family{UUID}}, {Columns: []string{"args"}, Path: "$.user_id", Families: []Family{Integer}}}
+	x, err := NewIndexer(catalog.Name{Schema: "public", Name: "t"}, refs, []string{"user_id", "owner", "args", "text"}, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x, []byte("42\t0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0\t{\"user_id\": 42, \"why\": \"a word or two\"}\tHello there\n")
+}
+
+func TestIndexerAllocatesNothing(t *testing.T) {
+	x, row := hotIndexer(t)
+	if n := testing.AllocsPerRun(100, func() { x.Add(row) }); n != 0 {
+		t.Errorf("%v allocations per row", n)
+	}
+	for i, k := range x.Take() {
+		if !k.Known || k.Count != 1 {
+			t.Errorf("reference %d: %+v", i, k)
+		}
+	}
+}
+
+func BenchmarkIndexer(b *testing.B) {
+	x, row := hotIndexer(b)
+	b.SetBytes(int64(len(row)))
+	b.ReportAllocs()
+	for b.Loop() {
+		x.Add(row)
+	}
+}
+
 func TestEraseKeys(t *testing.T) {
 	p := mustCompile(t, erasing, erasingRules)
 	reqs := []Request{{Subject: "user", Key: "42", Ref: "R1"}, {Subject: "user", Key: "0042", Ref: "R1"}, {Subject: "user", Key: "42", Ref: "R2"}}

@@ -204,3 +204,27 @@ func FuzzFilter(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkFilter makes a filter of as many pieces as one has at most, each with the keys of a usual piece.
+func BenchmarkFilter(b *testing.B) {
+	r := rand.New(rand.NewPCG(7, 8))
+	refs := filterReferences[:2]
+	var pieces []FilterPiece
+	for i := range FilterSpan {
+		p := FilterPiece{Piece: PieceID{byte(i), 1}, Budget: FilterBudget(600_000)}
+		for _, ref := range refs {
+			k, _ := filterKeys(r, ref.Families[0], 5000, 1<<40)
+			p.Keys = append(p.Keys, k)
+		}
+		pieces = append(pieces, p)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		var builder FilterBuilder
+		text, err := builder.Build(refs, slices.Clone(pieces))
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.SetBytes(int64(len(text)))
+	}
+}
