@@ -1,7 +1,7 @@
 # make demo       back up, erase a person, restore and prove it, on a throwaway PostgreSQL; KEEP=1 keeps it to play with
 # make test       every test, against a real PostgreSQL and a real S3 server; the packages' with the race detector on
 # make soak       the tests that kill runs at random moments, and that erase people from random worlds, fifty times each; KILLS=, SEED=;
-#                 then the programs' tests with the race detector on
+#                 and the largest manifest; then the programs' tests with the race detector on
 # make forgotten  erase three people out of 28 snapshots with 200 000 people, and compare with SQL by hand: up to an hour; PEOPLE=, SNAPSHOTS=
 # make lint       formatting, vet, staticcheck, layers, known vulnerabilities
 # make bench      measure against the tools that people use today (docs/performance.md): SIZE=1 PAIRS=5 SCENARIOS=first,next,restore OUT=bench
@@ -46,7 +46,7 @@ KILLS ?= 50
 soak:
 	.ci/deps test
 	$(GO) build -C $(TOOLS) -o $(CURDIR)/bin/ github.com/versity/versitygw/cmd/versitygw
-	LETHE_VERSITYGW=$(CURDIR)/bin/versitygw LETHE_KILLS=$(KILLS) LETHE_SEED=$(SEED) $(GO) test -timeout 90m -v -run 'Killed|EqualsModel|WaysToEraseAgree' ./cmd/lethe ./pipeline
+	LETHE_VERSITYGW=$(CURDIR)/bin/versitygw LETHE_KILLS=$(KILLS) LETHE_SEED=$(SEED) $(GO) test -timeout 90m -v -run 'Killed|EqualsModel|WaysToEraseAgree|LargestManifest' ./cmd/lethe ./pipeline
 	LETHE_VERSITYGW=$(CURDIR)/bin/versitygw $(GO) test -race -timeout 60m ./cmd/lethe ./cmd/...
 
 # `make test` does the same with a few hundred people. It wants about 5 GB of TMPDIR.

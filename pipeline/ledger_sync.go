@@ -59,7 +59,9 @@ func (c BackupConfig) syncLedger(ctx context.Context, stores []*openStore, toler
 	if err := l.findRequests(ctx, tolerant); err != nil {
 		return nil, err
 	}
-	l.share()
+	for _, p := range l.places() {
+		l.share(p, len(p.Records))
+	}
 	if c.DryRun {
 		return l, nil
 	}
@@ -202,7 +204,6 @@ func (l *ledgerRun) decide() error {
 			l.ledger = s.ledger.Ledger
 		}
 	}
-	l.ledger.Records = slices.Clone(l.ledger.Records)
 	if !slices.ContainsFunc(l.stores, func(s *openStore) bool { return s.err == nil }) {
 		return noStore(l.stores)
 	}
@@ -399,7 +400,8 @@ func (l *ledgerRun) putFirst(ctx context.Context, to *ledgerPlace, e *LedgerEntr
 	return to.r.putAnew(ctx, archive.RecordName(e.Sequence)+archive.SignatureSuffix, sig)
 }
 
-// putRecord writes a record, which counts from then on, into a place that holds all before it and what comes first.
+// putRecord writes a record of the run's ledger, which counts from then on, into a place that holds all before it and what
+// comes first.
 func (l *ledgerRun) putRecord(ctx context.Context, to *ledgerPlace, e *LedgerEntry, data []byte) error {
 	if err := to.stands(); err != nil {
 		return err
@@ -410,7 +412,7 @@ func (l *ledgerRun) putRecord(ctx context.Context, to *ledgerPlace, e *LedgerEnt
 	if e.Request != nil {
 		to.files.sealed.add(e.Sequence, l.readers)
 	}
-	to.Records = append(to.Records, *e)
+	l.share(to, len(to.Records)+1)
 	return nil
 }
 
@@ -473,6 +475,7 @@ func (l *ledgerRun) append(ctx context.Context, record *archive.LedgerRecord, re
 		return err
 	}
 	e := LedgerEntry{LedgerRecord: *record, Digest: archive.Digest(data), Signer: l.c.signing().Public(), Request: request}
+	l.ledger.Records = append(l.ledger.Records, e)
 	write := func(to *ledgerPlace) error {
 		if err := l.putFirst(ctx, to, &e, sig); err != nil {
 			return err
@@ -495,26 +498,21 @@ func (l *ledgerRun) append(ctx context.Context, record *archive.LedgerRecord, re
 		})
 	}
 	if err != nil {
+		l.ledger.Records = l.ledger.Records[:e.Sequence-1] // it may stand in some place, and counts from the next run on
 		return err
 	}
-	l.ledger.Records = append(l.ledger.Records, e)
 	if record.Kind == archive.ClosedRecord {
 		markClosed(l.ledger.Records)
 	}
 	return nil
 }
 
-// share lets every place, which holds the beginning of the run's ledger or all of it, hold it in the same memory.
-func (l *ledgerRun) share() {
-	for _, p := range l.places() {
-		n := len(p.Records)
-		p.Records = l.ledger.Records[:n:n]
-	}
-}
+// share lets a place that holds the first n records of the run's ledger hold them in the same memory: there may be a hundred
+// thousand.
+func (l *ledgerRun) share(p *ledgerPlace, n int) { p.Records = l.ledger.Records[:n:n] }
 
 // spread brings what was recorded to every store. One where that fails is left out, and gets it at a later run.
 func (l *ledgerRun) spread(ctx context.Context) error {
-	defer l.share()
 	return l.eachStore(ctx, func(s *openStore) error {
 		if err := s.lease.Renew(ctx); err != nil {
 			return err

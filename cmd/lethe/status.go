@@ -468,7 +468,7 @@ func hostIsHere(host string) bool {
 }
 
 // allHere reports whether every store is a directory on a disk of this machine, as far as its file system tells, or a
-// bucket of a service that answers here.
+// bucket of a service that answers here, where it may be a tunnel that does.
 func allHere(stores []store.Store) bool {
 	return !slices.ContainsFunc(stores, func(s store.Store) bool { return !isHere(s) })
 }

@@ -132,16 +132,23 @@ func (b *bench) restoreOf(ctx context.Context, layout string) error {
 	if err := s.request(ctx, "LATE", people[:1]); err != nil { // the restore replays it
 		return err
 	}
-	custom, plain := b.path("restore", "custom"), b.path("restore", "plain.sql")
-	for _, argv := range [][]string{{"-Fc", "-f", custom}, {"-f", plain}} {
-		if _, err := b.execute(ctx, command{pipe: [][]string{append([]string{b.tools["pg_dump"], "-d", d.db}, argv...)}}); err != nil {
-			return err
-		}
+	dumped := func(name string, format ...string) (path string, err error) {
+		path = b.path("restore", name)
+		_, err = b.execute(ctx, command{pipe: [][]string{append([]string{b.tools["pg_dump"], "-d", d.db, "-f", path}, format...)}})
+		return path, err
+	}
+	custom, err := dumped("custom", "-Fc")
+	if err != nil {
+		return err
 	}
 	r := b.result("Restore, with an erasure to replay", layout)
 	sides := []side{b.restoreLethe(s, "restored_by_lethe"),
 		b.restoreInto("pg_restore -j2 of a -Fc dump", "restored_by_pg", b.tools["pg_restore"], "-j2", "-d", "restored_by_pg", custom)}
 	if layout == clustered {
+		plain, err := dumped("plain.sql")
+		if err != nil {
+			return err
+		}
 		sides = append(sides, b.restoreInto("psql of a plain dump", "restored_by_psql", b.tools["psql"], "-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", os.DevNull, "-d", "restored_by_psql", "-f", plain))
 	}
 	if err := b.rounds(ctx, r, b.o.pairs, nil, sides...); err != nil {

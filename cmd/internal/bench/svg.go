@@ -67,7 +67,7 @@ func (r *report) svg() string {
 		}
 		return l
 	}
-	wall := func(p growth) float64 { return median(values(p.Runs, wall)) }
+	typical := func(p growth) float64 { return median(values(p.Runs, wall)) }
 	var sizes, erased []tick
 	for _, v := range nice(largest, 4) {
 		if v <= largest*1.001 {
@@ -79,12 +79,12 @@ func (r *report) svg() string {
 	}
 	panels := []panel{
 		{title: "First backup", x: "GB of COPY text", y: "seconds", ticks: sizes, lines: []line{
-			bySize("1 worker", orange, "backup", 1, wall), bySize("2 workers", blue, "backup", 2, wall), bySize(otherBackup, grey, otherBackup, 0, wall)}},
+			bySize("1 worker", orange, "backup", 1, typical), bySize("2 workers", blue, "backup", 2, typical), bySize(otherBackup, grey, otherBackup, 0, typical)}},
 		{title: "Restore", x: "GB of COPY text", y: "seconds", ticks: sizes, lines: []line{
-			bySize("1 worker", orange, "restore", 1, wall), bySize("2 workers", blue, "restore", 2, wall), bySize(otherRestore, grey, otherRestore, 0, wall)}},
+			bySize("1 worker", orange, "restore", 1, typical), bySize("2 workers", blue, "restore", 2, typical), bySize(otherRestore, grey, otherRestore, 0, typical)}},
 		{title: fmt.Sprintf("First backup of %g GB, by people erased", r.Size), x: "people erased", y: "seconds", ticks: erased, lines: []line{
-			byErased("1 worker", orange, 1, wall), byErased("2 workers", blue, 2, wall)}},
-		{title: fmt.Sprintf("Its peak memory, of %g GB, by people erased", r.Size), x: "people erased", y: "MiB", ticks: erased, limit: 256, lines: []line{
+			byErased("1 worker", orange, 1, typical), byErased("2 workers", blue, 2, typical)}},
+		{title: fmt.Sprintf("Peak memory of a backup of %g GB, by people erased", r.Size), x: "people erased", y: "MiB", ticks: erased, limit: 256, lines: []line{
 			byErased("1 worker", orange, 1, growth.peak), byErased("2 workers", blue, 2, growth.peak)}},
 		{title: "Peak memory, 2 workers", x: "GB of COPY text", y: "MiB", ticks: sizes, limit: 256, lines: []line{
 			bySize("backup", blue, "backup", 2, growth.peak), bySize("restore", green, "restore", 2, growth.peak)}},

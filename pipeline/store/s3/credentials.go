@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/go-retryablehttp"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"gopkg.in/ini.v1"
 )
@@ -26,7 +26,8 @@ var errNoCredentials = errors.New("no credentials were found: not in AWS_ACCESS_
 // minio-go's own chain goes on in silence after a provider that failed, and signs nothing when all did.
 type chain struct {
 	policy  policy
-	current credentials.Provider
+	current credentials.Provider // that found last
+	last    credentials.Value
 }
 
 func newCredentials(p policy) *credentials.Credentials { return credentials.New(&chain{policy: p}) }
@@ -44,14 +45,22 @@ func (c *chain) RetrieveWithCredContext(cc *credentials.CredContext) (credential
 	} {
 		p, v, err := find(cc)
 		if err != nil {
-			return credentials.Value{}, err
+			return c.still(err)
 		}
 		if v.AccessKeyID != "" && v.SecretAccessKey != "" {
-			c.current = p
+			c.current, c.last = p, v
 			return v, nil
 		}
 	}
-	return credentials.Value{}, errNoCredentials
+	return c.still(errNoCredentials)
+}
+
+// still returns what was found before as long as it holds: it is asked for anew long before its end.
+func (c *chain) still(err error) (credentials.Value, error) {
+	if c.current != nil && time.Now().Before(c.last.Expiration) {
+		return c.last, nil
+	}
+	return credentials.Value{}, err
 }
 
 // The finders return an empty value where there is nothing of their kind, and an error where what is there is no good.
@@ -69,10 +78,13 @@ func (c *chain) fromWebIdentity(cc *credentials.CredContext) (credentials.Provid
 	if os.Getenv("AWS_WEB_IDENTITY_TOKEN_FILE") == "" {
 		return nil, credentials.Value{}, nil
 	}
-	p := &credentials.IAM{Client: c.policy.roleClient(http.ProxyFromEnvironment), Endpoint: os.Getenv("AWS_ENDPOINT_URL_STS")}
-	v, err := p.RetrieveWithCredContext(cc)
+	p := &credentials.IAM{Endpoint: os.Getenv("AWS_ENDPOINT_URL_STS")}
+	if at, err := url.Parse(p.Endpoint); err != nil || at.Scheme == "http" && !loopback(at.Hostname()) {
+		return nil, credentials.Value{}, errors.New("AWS_ENDPOINT_URL_STS is no URL with TLS, and the token must not travel in clear")
+	}
+	v, _, err := c.role(cc, p, http.ProxyFromEnvironment, true)
 	if err != nil {
-		err = fmt.Errorf("take the role AWS_ROLE_ARN with the token in AWS_WEB_IDENTITY_TOKEN_FILE: %w", err)
+		err = fmt.Errorf("take the role AWS_ROLE_ARN with the token in AWS_WEB_IDENTITY_TOKEN_FILE: %s", withoutURL(err))
 	}
 	return p, v, err
 }
@@ -103,47 +115,57 @@ func noSection(err error) bool {
 	return strings.HasPrefix(err.Error(), "section ") && strings.HasSuffix(err.Error(), " does not exist")
 }
 
-// fromRole asks for the container's role, or the instance's. Where neither is announced, nobody may be there to ask: an
-// instance's role that has not answered before is asked once, and that it does not answer is no error.
+// fromRole asks for the container's role, or the instance's. Where neither is announced, and no role has answered yet, there
+// may be nobody to ask, and that nobody answers is no error.
 func (c *chain) fromRole(cc *credentials.CredContext) (credentials.Provider, credentials.Value, error) {
-	container := os.Getenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") != "" || os.Getenv("AWS_CONTAINER_CREDENTIALS_FULL_URI") != ""
-	_, answered := c.current.(*credentials.IAM)
-	policy, whose, p := c.policy, "container", &credentials.IAM{}
-	if !container {
+	p, whose := &credentials.IAM{}, "container"
+	announced := os.Getenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") != "" || os.Getenv("AWS_CONTAINER_CREDENTIALS_FULL_URI") != ""
+	if !announced {
 		if os.Getenv("AWS_EC2_METADATA_DISABLED") == "true" {
 			return nil, credentials.Value{}, nil
 		}
 		whose, p.Endpoint = "instance", os.Getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT")
-		if !answered {
-			policy.attempts = 1
-		}
+		_, answered := c.current.(*credentials.IAM)
+		announced = answered || p.Endpoint != ""
 	}
-	p.Client = policy.roleClient(nil)
-	v, err := p.RetrieveWithCredContext(cc)
+	v, busy, err := c.role(cc, p, nil, announced)
 	switch {
 	case err == nil:
 		return p, v, nil
-	case container || answered:
-		return nil, v, fmt.Errorf("ask for the %s's role: %w", whose, err)
-	case cc != nil && cc.Context != nil && cc.Context.Err() != nil:
-		return nil, v, err
+	case announced || busy || cc != nil && cc.Context != nil && cc.Context.Err() != nil:
+		return nil, v, fmt.Errorf("ask for the %s's role: %s", whose, withoutURL(err))
 	default:
 		return nil, credentials.Value{}, nil // no machine of a cloud that has roles
 	}
 }
 
-// roleClient asks for roles: services on this machine or beside it, which answer at once or are not there and are
-// reached without a proxy, and AWS's own token service. It keeps no connections.
-func (p policy) roleClient(proxy func(*http.Request) (*url.URL, error)) *http.Client {
-	client := &retryablehttp.Client{
-		HTTPClient: &http.Client{
-			Timeout:   5 * time.Second,
-			Transport: &http.Transport{Proxy: proxy, DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, DisableKeepAlives: true},
-		},
-		RetryMax:     p.attempts - 1,
-		CheckRetry:   p.again,
-		Backoff:      func(_, _ time.Duration, n int, resp *http.Response) time.Duration { return p.wait(n, resp) },
-		ErrorHandler: retryablehttp.PassthroughErrorHandler,
+// role asks for a role, and asks again while whoever gives it is busy, or, where one is announced, not there. These are
+// services on this machine or beside it, which answer at once and are reached without a proxy, and AWS's own token service.
+// A few seconds are enough for them, and more would be too much: nobody can interrupt this wait.
+func (c *chain) role(cc *credentials.CredContext, p *credentials.IAM, proxy func(*http.Request) (*url.URL, error), announced bool) (v credentials.Value, busy bool, err error) {
+	patient := c.policy
+	patient.attempts, patient.shortest, patient.patience = min(patient.attempts, 4), min(patient.shortest, 100*time.Millisecond), 2*time.Second
+	again := func(ctx context.Context, resp *http.Response, err error) (bool, error) {
+		if resp == nil && !announced {
+			return false, nil
+		}
+		once, err := patient.again(ctx, resp, err)
+		busy = busy || once && resp != nil
+		return once, err
 	}
-	return client.StandardClient()
+	p.Client = patient.client(&http.Client{
+		Timeout:   5 * time.Second,
+		Transport: &http.Transport{Proxy: proxy, DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, DisableKeepAlives: true},
+	}, again).StandardClient()
+	v, err = p.RetrieveWithCredContext(cc)
+	return v, busy, err
+}
+
+// withoutURL is an error's text without the request's URL, which names nothing that the reader has configured.
+func withoutURL(err error) string {
+	var at *url.Error
+	for errors.As(err, &at) {
+		err = at.Err
+	}
+	return err.Error()
 }

@@ -194,6 +194,39 @@ func TestCredentials(t *testing.T) {
 		i.busy = 1000
 		mustSay(t, s.Put(t.Context(), "b", []byte("more")), "ask for the instance's role", "503")
 	})
+	t.Run("instance role that is busy at first", func(t *testing.T) {
+		none(t)
+		i := metadata(t, time.Hour)
+		i.busy = 2
+		works(t)
+		if i.asked != 3 {
+			t.Errorf("the role was asked for %d times", i.asked)
+		}
+	})
+	t.Run("a role of nobody", func(t *testing.T) {
+		none(t)
+		gone := httptest.NewServer(nil)
+		gone.Close()
+		t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", gone.URL)
+		fails(t, "ask for the container's role: dial tcp 127.0.0.1")
+		t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "")
+		t.Setenv("AWS_EC2_METADATA_DISABLED", "false")
+		t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", gone.URL)
+		fails(t, "ask for the instance's role: dial tcp 127.0.0.1")
+		// What was found before counts as long as it holds.
+		if key, err := s3.Renewed(time.Now().Add(time.Minute)); key != "held" || err != nil {
+			t.Errorf("%q, %v", key, err)
+		}
+		if _, err := s3.Renewed(time.Now()); err == nil || !strings.Contains(err.Error(), "ask for the instance's role") {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("web identity in clear", func(t *testing.T) {
+		none(t)
+		t.Setenv("AWS_ENDPOINT_URL_STS", "http://sts.example.org")
+		t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", file(t, "who I am"))
+		fails(t, "AWS_ENDPOINT_URL_STS is no URL with TLS")
+	})
 	t.Run("web identity", func(t *testing.T) {
 		none(t)
 		busy := true

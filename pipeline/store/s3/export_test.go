@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/minio/minio-go/v7/pkg/credentials"
 )
 
 // Policy is policy for tests.
@@ -38,6 +40,13 @@ func Wait(n int, resp *http.Response) (time.Duration, bool) {
 	p := usual()
 	again, err := p.again(context.Background(), resp, nil)
 	return p.wait(n, resp), again && err == nil
+}
+
+// Renewed asks for credentials where a role's, with the key "held", last until then.
+func Renewed(until time.Time) (key string, err error) {
+	c := &chain{policy: usual(), current: &credentials.IAM{}, last: credentials.Value{AccessKeyID: "held", Expiration: until}}
+	v, err := c.Retrieve()
+	return v.AccessKeyID, err
 }
 
 // Parsed is what a URL says.

@@ -198,19 +198,25 @@ func newTransport(p policy) *transport {
 		WriteBufferSize:     64 << 10,
 		DisableCompression:  true, // what is stored is what is read
 	}
-	return &transport{base: base, client: &retryablehttp.Client{
-		HTTPClient: &http.Client{
-			Transport:     base,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+	client := p.client(&http.Client{
+		Transport:     base,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}, p.again)
+	client.RequestLogHook = func(_ retryablehttp.Logger, req *http.Request, _ int) {
+		if e, ok := req.Context().Value(exchangeKey{}).(*exchange); ok {
+			e.attempts++
+		}
+	}
+	return &transport{base: base, client: client}
+}
+
+// client repeats requests as the policy says, where again says that it is worth it.
+func (p policy) client(c *http.Client, again retryablehttp.CheckRetry) *retryablehttp.Client {
+	return &retryablehttp.Client{
+		HTTPClient: c,
 		RetryMax:   p.attempts - 1,
-		CheckRetry: p.again,
+		CheckRetry: again,
 		Backoff:    func(_, _ time.Duration, n int, resp *http.Response) time.Duration { return p.wait(n, resp) },
-		RequestLogHook: func(_ retryablehttp.Logger, req *http.Request, _ int) {
-			if e, ok := req.Context().Value(exchangeKey{}).(*exchange); ok {
-				e.attempts++
-			}
-		},
 		// The last answer is the caller's, who reads from it what went wrong.
 		ErrorHandler: func(resp *http.Response, err error, _ int) (*http.Response, error) {
 			if err != nil && resp != nil {
@@ -219,7 +225,7 @@ func newTransport(p policy) *transport {
 			}
 			return resp, err
 		},
-	}}
+	}
 }
 
 // RoundTrip implements http.RoundTripper. It is retryablehttp.RoundTripper's, but for the body, of which that one
