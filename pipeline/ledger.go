@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -191,6 +192,15 @@ func (f sealedFiles) add(sequence int64, readers string) {
 func (f sealedFiles) has(sequence int64, readers string) bool {
 	_, ok := f[readers][sequence]
 	return ok
+}
+
+// requests is how many are sealed, for whomever.
+func (f sealedFiles) requests() int {
+	all := map[int64]struct{}{}
+	for _, sequences := range f {
+		maps.Copy(all, sequences)
+	}
+	return len(all)
 }
 
 // of returns for whom a request is sealed.

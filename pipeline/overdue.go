@@ -114,5 +114,5 @@ func (o *OverdueErasures) Problem(store string) (Problem, bool) {
 // sealedRequests counts the requests that are sealed in a store, by its listing alone: a closed one's is deleted.
 func (r *Repository) sealedRequests(ctx context.Context) (int, error) {
 	f, err := r.listLedger(ctx)
-	return len(f.sealed), err
+	return f.sealed.requests(), err
 }

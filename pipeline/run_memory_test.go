@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -42,6 +43,24 @@ func (s listing) List(ctx context.Context, prefix string, fn func(store.Info) er
 // numbered is a digest like those of pieces and objects.
 func numbered(what string, i uint64) objectID {
 	return sha256.Sum256(binary.BigEndian.AppendUint64([]byte(what), i))
+}
+
+// keysOf is a configuration with an operator and a key holder of its own.
+func keysOf(t *testing.T) BackupConfig {
+	t.Helper()
+	op, err := archive.GenerateOperator()
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := archive.ParseRecipients([]string{holder.Recipient().String()}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return BackupConfig{Recipients: to, Operator: op, Now: time.Now}
 }
 
 // heap is how many bytes are alive.
@@ -95,22 +114,17 @@ func TestLargestManifest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	op, err := archive.GenerateOperator()
-	must(err)
-	holder, err := age.GenerateX25519Identity()
-	must(err)
-	to, err := archive.ParseRecipients([]string{holder.Recipient().String()}, "")
-	must(err)
+	c := keysOf(t)
 	files, err := dir.Create(t.TempDir())
 	must(err)
 	defer files.Close()
 	in := listing{files, objects}
-	_, _, err = InitRepository(ctx, in, "", op, to)
+	_, _, err = InitRepository(ctx, in, "", c.Operator, c.Recipients)
 	must(err)
 	text := "version: 1\ndataset: d\n"
 	f, err := rules.Parse("rules.yml", []byte(text))
 	must(err)
-	c := BackupConfig{Rules: f, Recipients: to, Operator: op, Stores: []store.Store{in}, Now: time.Now}
+	c.Rules, c.Stores = f, []store.Store{in}
 
 	take := func(reuses bool) {
 		stores, release, err := openForWriting(ctx, c, "backup")
@@ -140,5 +154,65 @@ func TestLargestManifest(t *testing.T) {
 	t.Logf("%d objects: at most %d MiB of %d", objects, peak>>20, limit>>20)
 	if peak > limit {
 		t.Errorf("%d bytes are in use at once, of %d", peak, limit)
+	}
+}
+
+// TestRunHoldsItsLedgerOnce: the copy of this machine and two stores have the same ledger, and a run holds it once, also
+// after it has recorded more.
+func TestRunHoldsItsLedgerOnce(t *testing.T) {
+	ctx := context.Background()
+	must := func(err error) {
+		if err != nil {
+			t.Helper()
+			t.Fatal(err)
+		}
+	}
+	c := keysOf(t)
+	var err error
+	c.Rules, err = rules.Parse("rules.yml", []byte("version: 1\ndataset: d\nsubjects: {user: {table: users, key: id}}\nerase: {users: {delete: true}}\n"))
+	must(err)
+	id, state := "", t.TempDir()
+	for range 2 {
+		files, err := dir.Create(t.TempDir())
+		must(err)
+		defer files.Close()
+		r, _, err := InitRepository(ctx, files, id, c.Operator, c.Recipients)
+		must(err)
+		id = r.ID
+		c.Stores = append(c.Stores, files)
+	}
+	c.Source.URL = "postgres:///nothing?host=/nonexistent"
+	c.Copy = func(string) (store.Store, error) { return dir.Create(state) }
+	orders := func(from, n int) (list []NewRequest) {
+		for i := range n {
+			list = append(list, NewRequest{Subject: "user", Key: fmt.Sprint(from + i), Ref: fmt.Sprintf("R-%d", from+i)})
+		}
+		return list
+	}
+	const many = 100
+	_, err = Record(ctx, RequestConfig{BackupConfig: c, Requests: orders(0, many)})
+	must(err)
+
+	before := heap()
+	l, release, err := c.openLedgers(ctx, false)
+	must(err)
+	defer release()
+	read := heap()
+	list, err := l.judge(ctx, nil, nil, orders(many, many))
+	must(err)
+	_, err = l.take(ctx, list)
+	must(err)
+	list = nil
+	recorded := heap()
+	t.Logf("%d bytes of each request that was read, %d of each that was recorded", (read-before)/many, (recorded-read)/many)
+	if n := (read - before) / many; n > 850 { // some 680, and 1070 where each place has its own
+		t.Errorf("%d bytes are held of each request", n)
+	}
+	if n := (recorded - read) / many; n > 1080 { // some 900, and 1230 where each place has its own
+		t.Errorf("%d bytes are held of each request that was recorded", n)
+	}
+	runtime.KeepAlive(list)
+	if len(l.ledger.Records) != 2*many {
+		t.Errorf("%d records", len(l.ledger.Records))
 	}
 }
