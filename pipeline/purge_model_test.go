@@ -168,7 +168,7 @@ func TestPurgeEqualsModel(t *testing.T) {
 	}
 }
 
-// TestWaysToEraseAgree: a backup once requests are recorded, a restore that replays them over the snapshot from before, a
+// TestWaysToEraseAgree: a backup once requests are recorded, a restore that replays them over the snapshot from before, and a
 // purge of that snapshot come to the same, for random schemas, rules and requests: the same statements in the same order,
 // the same rows of each table and partition, and the same large objects, of which tables share some. A backup of the
 // database's dump file has the same rows and large objects, and so has one of what was restored from the first.

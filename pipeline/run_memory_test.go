@@ -48,19 +48,24 @@ func numbered(what string, i uint64) objectID {
 // keysOf is a configuration with an operator and a key holder of its own.
 func keysOf(t *testing.T) BackupConfig {
 	t.Helper()
+	must := mustOf(t)
 	op, err := archive.GenerateOperator()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(err)
 	holder, err := age.GenerateX25519Identity()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(err)
 	to, err := archive.ParseRecipients([]string{holder.Recipient().String()}, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(err)
 	return BackupConfig{Recipients: to, Operator: op, Now: time.Now}
+}
+
+// mustOf returns what ends the test on an error.
+func mustOf(t *testing.T) func(error) {
+	return func(err error) {
+		if err != nil {
+			t.Helper()
+			t.Fatal(err)
+		}
+	}
 }
 
 // heap is how many bytes are alive.
@@ -108,12 +113,7 @@ func TestLargestManifest(t *testing.T) {
 	}
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(int64(limit)))
 	ctx := context.Background()
-	must := func(err error) {
-		if err != nil {
-			t.Helper()
-			t.Fatal(err)
-		}
-	}
+	must := mustOf(t)
 	c := keysOf(t)
 	files, err := dir.Create(t.TempDir())
 	must(err)
@@ -161,12 +161,7 @@ func TestLargestManifest(t *testing.T) {
 // after it has recorded more.
 func TestRunHoldsItsLedgerOnce(t *testing.T) {
 	ctx := context.Background()
-	must := func(err error) {
-		if err != nil {
-			t.Helper()
-			t.Fatal(err)
-		}
-	}
+	must := mustOf(t)
 	c := keysOf(t)
 	var err error
 	c.Rules, err = rules.Parse("rules.yml", []byte("version: 1\ndataset: d\nsubjects: {user: {table: users, key: id}}\nerase: {users: {delete: true}}\n"))
@@ -202,7 +197,6 @@ func TestRunHoldsItsLedgerOnce(t *testing.T) {
 	must(err)
 	_, err = l.take(ctx, list)
 	must(err)
-	list = nil
 	recorded := heap()
 	t.Logf("%d bytes of each request that was read, %d of each that was recorded", (read-before)/many, (recorded-read)/many)
 	if n := (read - before) / many; n > 850 { // some 680, and 1070 where each place has its own
@@ -211,7 +205,6 @@ func TestRunHoldsItsLedgerOnce(t *testing.T) {
 	if n := (recorded - read) / many; n > 1080 { // some 900, and 1230 where each place has its own
 		t.Errorf("%d bytes are held of each request that was recorded", n)
 	}
-	runtime.KeepAlive(list)
 	if len(l.ledger.Records) != 2*many {
 		t.Errorf("%d records", len(l.ledger.Records))
 	}
