@@ -114,50 +114,66 @@ func (s *setup) filters(ctx context.Context) (c filterCost, err error) {
 	if err != nil || len(manifests) == 0 {
 		return c, fmt.Errorf("look for manifests in %s: %w", s.store(), cmp.Or(err, fs.ErrNotExist))
 	}
-	type object struct {
-		Object string
-		Size   int64
-	}
-	spared := map[object]bool{}
 	slices.Sort(manifests)
+	spared := objects{}
 	for _, manifest := range manifests {
-		var text bytes.Buffer
-		if _, err := s.b.execute(ctx, command{stdout: &text, pipe: [][]string{{s.b.tools["age"], "-d", "-i", s.b.path("key.txt"), manifest}, {s.b.tools["zstd"], "-dc"}}}); err != nil {
+		parts, err := s.tables(ctx, manifest)
+		if err != nil {
 			return c, err
 		}
-		var m struct {
-			Parts []struct {
-				Kind             string
-				Objects, Filters []object
+		pieces, filters := objects{}, objects{}
+		for _, p := range parts {
+			pieces.add(p.Objects)
+			filters.add(p.Filters)
+			if len(p.Filters) > 0 {
+				spared.add(p.Objects)
 			}
 		}
-		if err := json.Unmarshal(text.Bytes(), &m); err != nil {
-			return c, err
-		}
-		seen := []map[object]bool{{}, {}} // pieces, filters
-		var sizes [2]int64
-		for _, p := range m.Parts {
-			if p.Kind != "table" {
-				continue
-			}
-			for i, list := range [][]object{p.Objects, p.Filters} {
-				for _, o := range list {
-					if !seen[i][o] {
-						seen[i][o] = true
-						sizes[i] += o.Size
-					}
-				}
-			}
-			for _, o := range p.Objects {
-				if len(p.Filters) > 0 && !spared[o] {
-					spared[o] = true
-					c.pieces += o.Size
-				}
-			}
-		}
-		c.share = float64(sizes[1]) / float64(sizes[0]) * 100 // the newest stays
+		c.share = float64(filters.size()) / float64(pieces.size()) * 100 // the newest stays
 	}
+	c.pieces = spared.size()
 	return c, nil
+}
+
+// object is one that a manifest names.
+type object struct {
+	Object string
+	Size   int64
+}
+
+// objects are different ones.
+type objects map[object]struct{}
+
+func (o objects) add(list []object) {
+	for _, one := range list {
+		o[one] = struct{}{}
+	}
+}
+
+func (o objects) size() (n int64) {
+	for one := range o {
+		n += one.Size
+	}
+	return n
+}
+
+// tablePart is what a manifest names of a table.
+type tablePart struct {
+	Kind             string
+	Objects, Filters []object
+}
+
+// tables reads a manifest with the plain tools, and returns its tables' parts.
+func (s *setup) tables(ctx context.Context, manifest string) ([]tablePart, error) {
+	var text bytes.Buffer
+	if _, err := s.b.execute(ctx, command{stdout: &text, pipe: [][]string{{s.b.tools["age"], "-d", "-i", s.b.path("key.txt"), manifest}, {s.b.tools["zstd"], "-dc"}}}); err != nil {
+		return nil, err
+	}
+	var m struct{ Parts []tablePart }
+	if err := json.Unmarshal(text.Bytes(), &m); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(m.Parts, func(p tablePart) bool { return p.Kind != "table" }), nil
 }
 
 // withRows picks n people such that erasing one of them takes about so many rows, those of others that go with them
