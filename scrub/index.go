@@ -83,7 +83,7 @@ func (r Reference) Key(seed uint64, key []byte) (k FilterKey) {
 	return k
 }
 
-// hashOf is never 0, which stands for an empty place in a hashSet.
+// hashOf is never 0, which stands for an empty place where hashes are looked up.
 func hashOf(seed uint64, key []byte) uint32 {
 	return max(uint32(xxh3.HashSeed(key, seed)>>32), 1)
 }
@@ -127,8 +127,8 @@ func integerOf(key []byte) (int64, bool) {
 // PieceKeys are the keys that the rows of one piece hold for one reference. The zero PieceKeys knows nothing.
 type PieceKeys struct {
 	Known  bool     // false where some row's keys could not be told: any key may be among them
-	Count  int      // distinct hashes
-	Hashes []uint32 // each once, in any order; nil where there were too many to keep
+	Hashes []uint32 // in any order, some of them more than once
+	Many   bool     // there were too many to keep: Hashes is empty
 
 	Integers               bool // every key is an integer of 64 bits, and these are the least and the greatest
 	MinInteger, MaxInteger int64
@@ -138,7 +138,7 @@ type PieceKeys struct {
 
 const (
 	// maxHashes is how many distinct keys of a piece are kept. A piece of average size has a tenth of that, and one
-	// with more could not pay for a filter of them.
+	// with more could not pay for a filter of them. Twice as many hashes are kept before it is asked which are the same.
 	maxHashes = 1 << 18
 	// maxKeyField is the longest field that keys are looked for in. A row with a longer one is a piece by itself, and
 	// worth no copy in memory.
@@ -164,7 +164,8 @@ type indexed struct {
 	add  func(value []byte) bool // for path: adds a key, and goes on
 
 	unknown                bool
-	hashes                 hashSet
+	many                   bool
+	hashes                 []uint32
 	integers, uuids        bool // all keys so far are
 	minInteger, maxInteger int64
 	minUUID, maxUUID       [2]uint64
@@ -236,7 +237,7 @@ func (x *Indexer) Take() []PieceKeys {
 func (x *Indexer) Reset() {
 	for _, r := range x.refs {
 		r.unknown = false
-		r.hashes.reset()
+		r.many, r.hashes = false, r.hashes[:0]
 		single := len(r.Families) == 1
 		r.integers = single && r.Families[0] == Integer
 		r.uuids = single && r.Families[0] == UUID
@@ -293,7 +294,7 @@ func (r *indexed) row(fields [][]byte, whole bool) {
 
 // met adds the key in r.key.
 func (r *indexed) met() {
-	r.hashes.add(hashOf(r.seed, r.key))
+	r.remember(hashOf(r.seed, r.key))
 	if r.integers {
 		var n int64
 		if n, r.integers = integerOf(r.key); r.integers {
@@ -311,6 +312,21 @@ func (r *indexed) met() {
 	}
 }
 
+// remember notes a hash. Which are the same is left to who needs to know: most pieces were in the snapshot before, and so
+// was their filter.
+func (r *indexed) remember(hash uint32) {
+	if n := len(r.hashes); r.many || n > 0 && r.hashes[n-1] == hash {
+		return
+	}
+	if r.hashes = append(r.hashes, hash); len(r.hashes) < 2*maxHashes {
+		return
+	}
+	slices.Sort(r.hashes)
+	if r.hashes = slices.Compact(r.hashes); len(r.hashes) > maxHashes {
+		r.many, r.hashes = true, r.hashes[:0]
+	}
+}
+
 func less(a, b [2]uint64) bool { return a[0] < b[0] || a[0] == b[0] && a[1] < b[1] }
 
 // keys are the keys met.
@@ -318,11 +334,10 @@ func (r *indexed) keys() PieceKeys {
 	if r.unknown {
 		return PieceKeys{}
 	}
-	k := PieceKeys{Known: true, Count: r.hashes.n}
-	if k.Count == 0 {
+	k := PieceKeys{Known: true, Hashes: slices.Clone(r.hashes), Many: r.many}
+	if len(k.Hashes) == 0 && !k.Many {
 		return k
 	}
-	k.Hashes = r.hashes.list()
 	if k.Integers = r.integers; k.Integers {
 		k.MinInteger, k.MaxInteger = r.minInteger, r.maxInteger
 	}
@@ -333,60 +348,4 @@ func (r *indexed) keys() PieceKeys {
 		}
 	}
 	return k
-}
-
-// hashSet is a set of hashes other than 0, up to maxHashes of them.
-type hashSet struct {
-	slots []uint32 // a power of two of them, at most half of them taken; a hash lies at its low bits or after
-	n     int      // hashes in it; maxHashes+1 stands for more
-}
-
-func (s *hashSet) reset() {
-	if s.slots == nil {
-		s.slots = make([]uint32, 1024)
-	}
-	clear(s.slots)
-	s.n = 0
-}
-
-func (s *hashSet) add(h uint32) {
-	if s.n > maxHashes {
-		return
-	}
-	last := uint32(len(s.slots) - 1)
-	i := h & last
-	for s.slots[i] != 0 {
-		if s.slots[i] == h {
-			return
-		}
-		i = (i + 1) & last
-	}
-	s.slots[i] = h
-	if s.n++; 2*s.n > len(s.slots) && s.n <= maxHashes {
-		s.grow()
-	}
-}
-
-func (s *hashSet) grow() {
-	old := s.slots
-	s.slots, s.n = make([]uint32, 2*len(old)), 0
-	for _, h := range old {
-		if h != 0 {
-			s.add(h)
-		}
-	}
-}
-
-// list returns the hashes, nil where there were too many.
-func (s *hashSet) list() []uint32 {
-	if s.n > maxHashes {
-		return nil
-	}
-	list := make([]uint32, 0, s.n)
-	for _, h := range s.slots {
-		if h != 0 {
-			list = append(list, h)
-		}
-	}
-	return list
 }

@@ -411,9 +411,36 @@ func TestIndexerAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations per row", n)
 	}
 	for i, k := range x.Take() {
-		if !k.Known || k.Count != 1 {
+		if !k.Known || len(k.Hashes) != 1 {
 			t.Errorf("reference %d: %+v", i, k)
 		}
+	}
+}
+
+// TestIndexerKeepsNotTooMany: a piece of very many keys costs bounded memory, and loses none where they are the same again
+// and again.
+func TestIndexerKeepsNotTooMany(t *testing.T) {
+	refs := []Reference{{Columns: []string{"id"}, Families: []Family{Integer}}, {Columns: []string{"kind"}, Families: []Family{Integer}}}
+	x, err := NewIndexer(catalog.Name{Schema: "public", Name: "t"}, refs, []string{"id", "kind"}, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var row []byte
+	for i := range 5 * maxHashes {
+		row = fmt.Appendf(row[:0], "%d\t%d\n", i, i*i%1009)
+		x.Add(row)
+	}
+	keys := x.Take()
+	if k := keys[0]; !k.Known || !k.Many || len(k.Hashes) > 0 || !k.Integers || k.MaxInteger != 5*maxHashes-1 {
+		t.Errorf("of too many keys it says %+v", k)
+	}
+	slices.Sort(keys[1].Hashes)
+	if k := keys[1]; !k.Known || k.Many || len(k.Hashes) > 2*maxHashes || len(slices.Compact(k.Hashes)) != 505 { // the squares modulo a prime
+		t.Errorf("of few keys in many rows it says Known %v, Many %v, and has %d hashes", k.Known, k.Many, len(k.Hashes))
+	}
+	x.Add([]byte("1\t1\n"))
+	if k := x.Take()[0]; k.Many || len(k.Hashes) != 1 {
+		t.Errorf("the next piece begins with %d hashes, Many %v", len(k.Hashes), k.Many)
 	}
 }
 

@@ -68,8 +68,8 @@ func (r *FilterReference) of(family string) bool {
 // the fields of scrub.PieceKeys, which collects them.
 type FilterKeys struct {
 	Known  bool     // false where some row's keys could not be told: any key may be among them
-	Count  int      // distinct hashes
-	Hashes []uint32 // each once, in any order; nil where there were too many to keep
+	Hashes []uint32 // none of them 0, in any order, some of them more than once
+	Many   bool     // there were too many to keep: Hashes is empty
 
 	Integers               bool // every key is an integer of 64 bits, and these are the least and the greatest
 	MinInteger, MaxInteger int64
@@ -77,9 +77,10 @@ type FilterKeys struct {
 	MinUUID, MaxUUID       [16]byte
 }
 
-// dense says that so many values between the least and the greatest are there that a fuse filter would add little.
+// dense says that so many values between the least and the greatest are there that a fuse filter would add little. Each
+// hash is there once.
 func (k *FilterKeys) dense() bool {
-	return k.Integers && uint64(k.MaxInteger)-uint64(k.MinInteger) < 4*uint64(k.Count)
+	return k.Integers && uint64(k.MaxInteger)-uint64(k.MinInteger) < 4*uint64(len(k.Hashes))
 }
 
 // FilterKey is a key to look for. It has the fields of scrub.FilterKey, which makes it.
@@ -190,13 +191,19 @@ func (p *FilterPiece) Held() (n int) {
 }
 
 // FilterBuilder builds filters. It reuses its memory, so each worker needs its own.
-type FilterBuilder struct{ fuse xorfilter.BinaryFuseBuilder }
+type FilterBuilder struct {
+	fuse xorfilter.BinaryFuseBuilder
+	met  []uint32 // scratch of distinct
+}
 
 // Condense turns the keys of a piece into entries, and lets go of the keys. A caller who may not need the filter (one
 // whose id is known is stored already) puts that off as long as it has the memory.
 func (b *FilterBuilder) Condense(p *FilterPiece) {
 	if p.entries != nil {
 		return
+	}
+	for i := range p.Keys {
+		p.Keys[i].Hashes = b.distinct(p.Keys[i].Hashes)
 	}
 	fuse := b.affordable(p)
 	for i := range p.Keys {
@@ -205,7 +212,7 @@ func (b *FilterBuilder) Condense(p *FilterPiece) {
 		case !k.Known:
 			p.entries = append(p.entries, entryUnknown)
 			continue
-		case k.Count == 0:
+		case len(k.Hashes) == 0 && !k.Many:
 			p.entries = append(p.entries, entryNone)
 			continue
 		}
@@ -226,6 +233,29 @@ func (b *FilterBuilder) Condense(p *FilterPiece) {
 		}
 	}
 	p.Keys = nil
+}
+
+// distinct keeps each hash once, in place.
+func (b *FilterBuilder) distinct(hashes []uint32) []uint32 {
+	size := 1 << bits.Len(uint(2*len(hashes))) // so that half of the places stay empty
+	if cap(b.met) < size {
+		b.met = make([]uint32, size)
+	}
+	met := b.met[:size]
+	clear(met)
+	last := uint32(size - 1)
+	kept := hashes[:0]
+	for _, h := range hashes {
+		i := h & last
+		for met[i] != 0 && met[i] != h {
+			i = (i + 1) & last
+		}
+		if met[i] == 0 {
+			met[i] = h
+			kept = append(kept, h)
+		}
+	}
+	return kept
 }
 
 // affordable builds the fuse filters that the piece's budget allows, the smallest first, by the index of their reference.

@@ -21,15 +21,13 @@ func filterKeys(r *rand.Rand, family string, n int, spread int64) (FilterKeys, [
 	k := FilterKeys{Known: true, Integers: family == "integer", UUIDs: family == "uuid", MinInteger: 1<<63 - 1, MaxInteger: -1 << 63,
 		MinUUID: [16]byte(bytes.Repeat([]byte{0xff}, 16))}
 	var keys []FilterKey
-	seen := map[uint32]bool{}
 	for range n {
 		key := FilterKey{Hash: max(r.Uint32(), 1), IsInteger: k.Integers, IsUUID: k.UUIDs, Integer: r.Int64N(spread) - spread/2}
 		for i := range key.UUID {
 			key.UUID[i] = byte(r.Uint32())
 		}
 		keys = append(keys, key)
-		if !seen[key.Hash] {
-			seen[key.Hash] = true
+		for range 1 + r.IntN(2) { // some keys stand in several rows
 			k.Hashes = append(k.Hashes, key.Hash)
 		}
 		k.MinInteger, k.MaxInteger = min(k.MinInteger, key.Integer), max(k.MaxInteger, key.Integer)
@@ -40,7 +38,6 @@ func filterKeys(r *rand.Rand, family string, n int, spread int64) (FilterKeys, [
 			k.MaxUUID = key.UUID
 		}
 	}
-	k.Count = len(k.Hashes)
 	return k, keys
 }
 
