@@ -46,6 +46,7 @@ type BackupConfig struct {
 	Tool        string                                       // Lethe's version
 	DryRun      bool                                         // read and scrub everything, store nothing
 	Now         func() time.Time
+	Processors  func(n int)    // how many processors the program had best use from now on, beside a server on the same machine; may be nil
 	Progress    func(Progress) // may be nil; called from many goroutines
 	Warn        func(string)   // may be nil
 
@@ -187,13 +188,17 @@ func (c BackupConfig) attempt(ctx context.Context, stores []*openStore) (*Backup
 	if err != nil {
 		return nil, err
 	}
+	ids, err := c.pieces()
+	if err != nil {
+		return nil, err
+	}
 	writer, err := newWriter(ctx, c, stores)
 	if err != nil {
 		return nil, err
 	}
 	defer writer.Abandon()
 
-	b := &backup{c: c, snap: snap, plan: plan, erased: erased, keys: keys, ledger: ledger, stores: stores, writer: writer,
+	b := &backup{c: c, snap: snap, plan: plan, erased: erased, keys: keys, ledger: ledger, stores: stores, writer: writer, ids: ids,
 		manifest: newManifest(c, snap, ledger)}
 	for _, part := range []func(context.Context) error{ // in the order of a restore
 		b.globals, b.preData, b.tables, b.sequences, b.largeObjects, b.postData,
@@ -271,6 +276,7 @@ type backup struct {
 	objects  []source.LargeObject
 	stores   []*openStore
 	writer   *writer
+	ids      *archive.Pieces // of SQL text
 	manifest *archive.Manifest
 	parts    []*part
 	lost     lostObjects
@@ -392,11 +398,16 @@ func (b *backup) text(k archive.PartKind, text string) error {
 	p := &part{Part: archive.Part{Kind: k, Name: string(k)}, pieces: make([][]*piece, 1)}
 	b.parts = append(b.parts, p)
 	for _, piece := range cutText(text) {
-		if err := b.writer.Seal(append(b.writer.Buffer(), piece...), 0, p.slot(0)); err != nil {
+		if err := b.seal(append(b.writer.Buffer(), piece...), p); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// seal stores the next piece of a part that is SQL text.
+func (b *backup) seal(text []byte, p *part) error {
+	return b.writer.Seal(job{id: b.ids.ID(text), text: text, into: p.slot(0)})
 }
 
 // cutText cuts SQL text into pieces that an object of usual size holds, at ends of lines. Concatenated they are the

@@ -116,7 +116,7 @@ func (b *backup) largeObjects(ctx context.Context) error {
 		}
 		err := b.snap.LargeObject(ctx, lo, func(statement []byte) error {
 			if len(piece) > 0 && len(piece)+len(statement) > archive.AvgPiece {
-				if err := b.writer.Seal(piece, 0, p.slot(0)); err != nil {
+				if err := b.seal(piece, p); err != nil {
 					return err
 				}
 				piece = b.writer.Buffer()
@@ -132,7 +132,7 @@ func (b *backup) largeObjects(ctx context.Context) error {
 		b.writer.recycle(piece)
 		return nil
 	}
-	return b.writer.Seal(piece, 0, p.slot(0))
+	return b.seal(piece, p)
 }
 
 // objectFilter takes large objects out of the statements that make them. Texts are given to it in their order: one large

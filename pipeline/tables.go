@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync/atomic"
 
@@ -41,13 +42,18 @@ func (b *backup) tables(ctx context.Context) error {
 	slices.SortStableFunc(queue, func(a, c work) int { return int(min(max(c.bytes-a.bytes, -1), 1)) })
 	b.writer.expect(total)
 
+	if b.snap.Info.Local {
+		b.writer.processors.begin(runtime.GOMAXPROCS(0), b.c.Workers, b.c.Processors)
+		defer b.writer.processors.end()
+	}
 	return each(ctx, queue, b.c.Workers, func() (func(context.Context, work) error, error) {
+		ids, err := b.c.pieces()
 		return func(ctx context.Context, w work) error {
-			if err := b.table(ctx, w.rel, w.part, w.rng); err != nil {
+			if err := b.table(ctx, w.rel, w.part, w.rng, ids); err != nil {
 				return ofTable(w.rel.Name, err)
 			}
 			return nil
-		}, nil
+		}, err
 	})
 }
 
@@ -75,7 +81,7 @@ func restoreOrder(relations []source.Relation, cat *catalog.Catalog) []source.Re
 }
 
 // table streams one range of one table.
-func (b *backup) table(ctx context.Context, rel source.Relation, p *part, rng int) error {
+func (b *backup) table(ctx context.Context, rel source.Relation, p *part, rng int, ids *archive.Pieces) error {
 	scrubber := &scrub.Scrubber{} // passes everything: an extension's own table is not in the schema
 	if !rel.Extension {
 		var err error
@@ -94,6 +100,7 @@ func (b *backup) table(ctx context.Context, rel source.Relation, p *part, rng in
 		scrubber: scrubber,
 		indexer:  indexer,
 		cutter:   archive.NewCutter(b.writer.pieces),
+		ids:      ids,
 		writer:   b.writer,
 		part:     p,
 		rng:      rng,
@@ -137,6 +144,7 @@ func (b *backup) table(ctx context.Context, rel source.Relation, p *part, rng in
 type tableStream struct {
 	scrubber *scrub.Scrubber
 	cutter   *archive.Cutter
+	ids      *archive.Pieces
 	writer   *writer
 	indexer  *scrub.Indexer // collects keys for filter; nil where no reference leaves the table
 	filter   *filtering
@@ -148,6 +156,7 @@ type tableStream struct {
 
 	held   []job  // the pieces before the one under construction that may turn out to be the table's tail
 	piece  []byte // the text under construction: header and rows
+	named  int    // bytes of it that ids has
 	rows   int64  // in it
 	read   int64  // rows that came
 	stored int64  // rows that went
@@ -214,9 +223,16 @@ func (s *tableStream) place(start int) error {
 			return err
 		}
 		s.begin()
+	} else if len(s.piece)-s.named >= nameStep {
+		s.ids.Add(s.piece[s.named:])
+		s.named = len(s.piece)
 	}
 	return nil
 }
+
+// nameStep is how many bytes of rows go into a piece's id at a time: few enough that they are in the processor's nearest
+// memory still.
+const nameStep = 32 << 10
 
 // longRow handles a row that came longer than a piece may be. It is a piece of its own, in memory that is made once at
 // its size; one such row at a time, whatever the number of workers.
@@ -256,6 +272,12 @@ func (s *tableStream) longRow(row []byte) error {
 func (s *tableStream) begin() {
 	s.piece = append(s.writer.Buffer(), s.header...)
 	s.rows = 0
+	s.nameAnew()
+}
+
+func (s *tableStream) nameAnew() {
+	s.named = 0
+	s.ids.Begin()
 }
 
 func (s *tableStream) end() error {
@@ -268,7 +290,10 @@ func (s *tableStream) end() error {
 
 // whole makes a piece of a text that has ended.
 func (s *tableStream) whole(text []byte, rows int64, long bool) job {
-	j := job{text: append(text, copytext.Terminator...), rows: rows, long: long, filter: s.filter}
+	text = append(text, copytext.Terminator...)
+	s.ids.Add(text[s.named:])
+	j := job{id: s.ids.End(), text: text, rows: rows, long: long, filter: s.filter}
+	s.nameAnew()
 	if s.indexer != nil {
 		j.keys = s.indexer.Take()
 	}
@@ -278,7 +303,7 @@ func (s *tableStream) whole(text []byte, rows int64, long bool) job {
 // seal hands a piece on; its memory is the writer's from then on.
 func (s *tableStream) seal(j job) error {
 	j.nth, j.into = len(s.part.pieces[s.rng]), s.part.slot(s.rng)
-	return s.writer.do(j)
+	return s.writer.Seal(j)
 }
 
 // cut ends the piece under construction.

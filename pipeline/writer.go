@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -28,7 +29,7 @@ type writer struct {
 	warn   func(string)
 
 	jobs    chan job
-	buffers chan []byte
+	buffers *pool
 	long    chan struct{} // held while a row longer than a piece is in memory, by its reader and then its sealer
 	sealers sync.WaitGroup
 
@@ -39,6 +40,8 @@ type writer struct {
 	putters sync.WaitGroup
 
 	mu sync.Mutex // guards openStore.err
+
+	processors processors
 
 	keys     atomic.Int64 // bytes of keys that filters may be made of
 	mostKeys int64        // beyond which they are condensed, whether the filter will be needed or not
@@ -68,7 +71,8 @@ func (p *piece) size() (size int64) {
 
 // job is one piece on its way into an object. One without into says that a filtering's range has ended.
 type job struct {
-	text []byte
+	id   archive.PieceID
+	text []byte // nil where every store holds the piece
 	rows int64
 	into *piece
 	long bool // it holds the writer's long
@@ -85,6 +89,58 @@ type put struct {
 	into *piece
 }
 
+// pool lends a fixed number of buffers. What came back last is lent first: of a run that needs few at a time the others are
+// never made.
+type pool struct {
+	room  int           // in each buffer
+	there chan struct{} // one for each that is not lent
+	mu    sync.Mutex
+	list  [][]byte // those; nil where it is to be made
+}
+
+func newPool(n, room int) *pool {
+	p := &pool{room: room, there: make(chan struct{}, n), list: make([][]byte, 0, n)}
+	for range n {
+		p.give(nil)
+	}
+	return p
+}
+
+// take waits for an empty buffer. When ctx has ended it gives none, which is nil.
+func (p *pool) take(ctx context.Context) []byte {
+	select {
+	case <-p.there:
+	case <-ctx.Done():
+		return nil
+	}
+	p.mu.Lock()
+	last := len(p.list) - 1
+	b := p.list[last]
+	p.list = p.list[:last]
+	p.mu.Unlock()
+	if b == nil {
+		b = make([]byte, 0, p.room)
+	}
+	return b[:0]
+}
+
+// give takes a buffer back, and lets go of its memory where it has grown.
+func (p *pool) give(b []byte) {
+	p.mu.Lock()
+	switch {
+	case len(p.list) == cap(p.list):
+	case b == nil || cap(b) > p.room:
+		p.list = slices.Insert(p.list, 0, nil)
+	default:
+		p.list = append(p.list, b)
+	}
+	p.mu.Unlock()
+	select {
+	case p.there <- struct{}{}:
+	default:
+	}
+}
+
 // sealer is what one sealing goroutine works with.
 type sealer struct {
 	*archive.Sealer
@@ -93,7 +149,7 @@ type sealer struct {
 }
 
 const (
-	// keepBuffer is the largest buffer that is kept for the next piece.
+	// keepBuffer is the largest buffer that is kept for the next text or object.
 	keepBuffer = 2 * archive.AvgPiece
 	// putters is how many objects are on their way at once: enough that neither the way to a bucket nor a disk's fsync
 	// keeps the sealers waiting.
@@ -108,15 +164,14 @@ func newWriter(ctx context.Context, c BackupConfig, stores []*openStore) (*write
 	if c.Memory <= 0 {
 		c.Memory = DefaultMemory
 	}
-	w := &writer{ctx: ctx, cancel: cancel, pieces: c.Operator.PieceID, seed: archive.FilterSeed(c.Operator.PieceID), stores: stores, dryRun: c.DryRun, warn: c.warn,
-		jobs: make(chan job), long: make(chan struct{}, 1),
-		puts: make(chan put), sending: semaphore.NewWeighted(c.Memory / 8), most: c.Memory / 8, mostKeys: c.Memory / 32, spare: make(chan []byte, putters+sealers), progress: c.Progress}
 	// For each reader one buffer being filled, one waiting, and the two that a table's tail may take; one in each sealer.
-	n := 4*max(c.Workers, 1) + sealers + 1
-	w.buffers = make(chan []byte, n)
-	for range n {
-		w.buffers <- nil
-	}
+	buffers := 4*max(c.Workers, 1) + sealers + 1
+	// Growing would copy a piece, and touch new memory: of four times the average, one in a thousand has to. What is not touched
+	// takes none, but counts where garbage is collected by how much there is.
+	room := int(min(max(c.Memory/3/int64(buffers), archive.AvgPiece*3/2), 4*archive.AvgPiece))
+	w := &writer{ctx: ctx, cancel: cancel, pieces: c.Operator.PieceID, seed: archive.FilterSeed(c.Operator.PieceID), stores: stores, dryRun: c.DryRun, warn: c.warn,
+		jobs: make(chan job), buffers: newPool(buffers, room), long: make(chan struct{}, 1),
+		puts: make(chan put), sending: semaphore.NewWeighted(c.Memory / 8), most: c.Memory / 8, mostKeys: c.Memory / 32, spare: make(chan []byte, putters+sealers), progress: c.Progress}
 	for range putters {
 		w.putters.Go(w.putAll)
 	}
@@ -136,43 +191,57 @@ func newSealer(c BackupConfig) (*sealer, error) {
 	if err != nil {
 		return nil, err
 	}
-	pieces, err := archive.NewPieces(c.Operator.PieceID, c.Recipients)
+	pieces, err := c.pieces()
 	return &sealer{Sealer: seal, pieces: pieces}, err
 }
 
-// Buffer lends an empty buffer with room for most pieces: growing by and by would copy each of them several times. It
-// waits for one to come back; after a failure it gives a new one, whose Seal fails.
-func (w *writer) Buffer() []byte {
-	select {
-	case b := <-w.buffers:
-		if b == nil {
-			b = make([]byte, 0, archive.AvgPiece*3/2)
+// pieces returns a namer of the run's pieces. Each worker needs its own.
+func (c BackupConfig) pieces() (*archive.Pieces, error) {
+	return archive.NewPieces(c.Operator.PieceID, c.Recipients)
+}
+
+// Buffer lends an empty buffer with room for most pieces. It waits for one to come back; after a failure it gives none, and
+// Seal fails.
+func (w *writer) Buffer() []byte { return w.buffers.take(w.ctx) }
+
+func (w *writer) recycle(b []byte) { w.buffers.give(b) }
+
+// Seal takes a piece, whose text is a buffer from Buffer, and fills in its into when the object is stored. It returns before
+// that. A text that every store holds already comes back to the buffers at once: its reader fills it again, which of most
+// runs is nearly all there is to do, and touches little memory. A long piece is between Long and its end.
+func (w *writer) Seal(j job) error {
+	p := j.into
+	p.id, p.rows, p.in = j.id, j.rows, make([]placed, len(w.stores))
+	if !w.missing(p) {
+		w.reused.Add(1)
+		w.done(j)
+		w.release(&j)
+		if j.filter == nil {
+			return nil
 		}
-		return b[:0]
-	case <-w.ctx.Done():
-		return nil
 	}
+	return w.do(j)
 }
 
-func (w *writer) recycle(b []byte) { giveBack(w.buffers, b) }
-
-// giveBack returns memory to a pool, unless it is too large to keep or the pool is full.
-func giveBack(pool chan []byte, b []byte) {
-	if cap(b) > keepBuffer {
-		b = nil
+// release lets go of a piece's text.
+func (w *writer) release(j *job) {
+	switch {
+	case j.long: // its memory is no buffer
+		w.drop()
+	case j.text != nil:
+		w.recycle(j.text)
 	}
-	select {
-	case pool <- b:
-	default:
-	}
+	j.text, j.long = nil, false
 }
 
-// Seal takes text, a buffer from Buffer, and fills in into when the object is stored. It returns before that.
-func (w *writer) Seal(text []byte, rows int64, into *piece) error {
-	return w.do(job{text: text, rows: rows, into: into})
+// done counts a piece that is stored, or on its way.
+func (w *writer) done(j job) {
+	w.text.Add(int64(len(j.text)))
+	w.rows.Add(j.rows)
+	w.report("copying rows")
 }
 
-// do hands a job to a sealer. A long one is between Long and its end.
+// do hands a job to a sealer.
 func (w *writer) do(j job) error {
 	select {
 	case w.jobs <- j:
@@ -185,7 +254,7 @@ func (w *writer) do(j job) error {
 	}
 }
 
-// Long waits until no other row longer than a piece is in memory. Either do, with a long job, or drop ends it.
+// Long waits until no other row longer than a piece is in memory. Either Seal, with a long piece, or drop ends it.
 func (w *writer) Long() error {
 	select {
 	case w.long <- struct{}{}:
@@ -206,44 +275,36 @@ func (w *writer) sealAll(s *sealer) {
 				return
 			}
 			err := w.seal(s, j)
-			if j.long {
-				w.drop()
-			}
+			w.release(&j)
 			if err != nil {
 				w.cancel(err)
 				return
 			}
-			w.recycle(j.text)
 		case <-w.ctx.Done():
 			return
 		}
 	}
 }
 
-// seal is what happens to one piece: its id; and unless every store holds it already, compress, encrypt, put.
+// seal is what happens to one piece: unless every store holds it already, compress, encrypt, put; and then its filter.
 func (w *writer) seal(s *sealer, j job) error {
 	if j.into == nil {
 		return w.sealFilters(s, j.filter, j.filter.end(j.nth))
 	}
-	p := j.into
-	p.id, p.rows, p.in = s.pieces.ID(j.text), j.rows, make([]placed, len(w.stores))
-	anew := w.missing(p)
-	size := p.size()
+	anew, size := j.text != nil, j.into.size()
 	if anew {
+		w.processors.seal(1)
+		defer w.processors.seal(-1)
 		var err error
 		if size, err = w.sealAnew(s, j); err != nil {
 			return err
 		}
-	} else {
-		w.reused.Add(1)
+		w.done(j)
 	}
-	w.text.Add(int64(len(j.text)))
-	w.rows.Add(p.rows)
-	w.report("copying rows")
 	if j.filter == nil {
 		return nil
 	}
-	return w.sealFilters(s, j.filter, j.filter.sealed(j.nth, w.filterPiece(s, p.id, j.keys, size, anew), size))
+	return w.sealFilters(s, j.filter, j.filter.sealed(j.nth, w.filterPiece(s, j.id, j.keys, size, anew), size))
 }
 
 // missing fills in where the stores hold a piece already, and reports whether one of them does not.
@@ -305,7 +366,12 @@ func (w *writer) putAll() {
 				return
 			}
 			w.sending.Release(w.share(o))
-			giveBack(w.spare, o.data)
+			if cap(o.data) <= keepBuffer {
+				select {
+				case w.spare <- o.data:
+				default:
+				}
+			}
 		case <-w.ctx.Done():
 			return
 		}

@@ -59,7 +59,7 @@ func (a *app) backup(ctx context.Context, dump string, full bool) error {
 	}
 	b := pipeline.BackupConfig{
 		Dump: dump, Full: full, Workers: cfg.workers(), Memory: int64(cfg.Memory), State: cfg.state(), Tool: version, DryRun: a.dryRun, Now: time.Now, Progress: a.showProgress,
-		Copy: cfg.ledgerCopy(!a.dryRun), Inbox: cfg.Inbox, Warn: func(msg string) { a.term.Warn("%s", msg) },
+		Copy: cfg.ledgerCopy(!a.dryRun), Inbox: cfg.Inbox, Warn: func(msg string) { a.term.Warn("%s", msg) }, Processors: func(n int) { runtime.GOMAXPROCS(n) },
 	}
 	if b.Rules, err = cfg.rules(); err != nil {
 		return err

@@ -274,9 +274,22 @@ func NewPieces(key SecretKey, recipients *Recipients) (*Pieces, error) {
 // ID returns the piece id of text: BLAKE3, keyed with the piece-id key, over the recipients' digest and the text. Equal
 // texts have equal ids; without the key an id says nothing about the text. It does not allocate.
 func (p *Pieces) ID(text []byte) PieceID {
+	p.Begin()
+	p.Add(text)
+	return p.End()
+}
+
+// Begin, Add and End are ID of a text that comes bit by bit.
+func (p *Pieces) Begin() {
 	p.h.Reset()
-	_, _ = p.h.Write(p.prefix[:]) // a hash does not fail
-	_, _ = p.h.Write(text)
+	p.Add(p.prefix[:])
+}
+
+// Add takes the next bytes of the text that Begin began.
+func (p *Pieces) Add(text []byte) { _, _ = p.h.Write(text) } // a hash does not fail
+
+// End returns the id of all that was added.
+func (p *Pieces) End() PieceID {
 	p.h.Sum(p.sum[:0])
 	return p.sum
 }

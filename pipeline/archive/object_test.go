@@ -299,7 +299,15 @@ func TestPieceID(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.ID([]byte("something before"))
-		return p.ID([]byte(text)).String()
+		whole := p.ID([]byte(text))
+		p.Begin()
+		for _, b := range []byte(text) {
+			p.Add([]byte{b})
+		}
+		if inBits := p.End(); inBits != whole {
+			t.Errorf("bit by bit the id is %s", inBits)
+		}
+		return whole.String()
 	}
 	base := id(f.op.PieceID, f.to, "text")
 	if !isHex(base, 64) || base != id(f.op.PieceID, f.to, "text") {
