@@ -46,7 +46,7 @@ type BackupConfig struct {
 	Tool        string                                       // Lethe's version
 	DryRun      bool                                         // read and scrub everything, store nothing
 	Now         func() time.Time
-	Processors  func(n int)    // how many processors the program had best use from now on, beside a server on the same machine; may be nil
+	Processors  func(n int)    // how many processors the program had best run on from now on; one run at a time; may be nil
 	Progress    func(Progress) // may be nil; called from many goroutines
 	Warn        func(string)   // may be nil
 

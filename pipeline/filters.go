@@ -104,7 +104,11 @@ func (w *writer) filterPiece(s *sealer, id archive.PieceID, keys []scrub.PieceKe
 	for i, k := range keys {
 		p.Keys[i] = archive.FilterKeys(k)
 	}
-	if anew || w.keys.Load()+int64(p.Held()) > w.mostKeys {
+	full := func() bool { return w.keys.Load()+int64(p.Held()) > w.mostKeys }
+	if !anew && full() {
+		s.filters.Distinct(&p)
+	}
+	if anew || full() {
 		s.filters.Condense(&p)
 	}
 	w.keys.Add(int64(p.Held()))

@@ -1,53 +1,68 @@
 package pipeline
 
-import "sync"
+import (
+	"runtime"
+	"sync"
+	"time"
 
-// processors shares the machine's processors with a server on it while rows are read.
+	"golang.org/x/sys/unix"
+)
+
+// useProcessors has set told, until it is stopped, how many processors the program had best run on: as many as it keeps busy.
 //
 // Rows come in pieces of 8 KiB. A processor that has nothing to do wakes up for each, wakes the next one, and both go to
-// sleep again, in us and in the server: of a run that finds nearly every piece stored already that was a third of our
-// processor time and a tenth of the server's. With as few as the reading takes, rows pile up meanwhile, and each waking is for
-// more of them. Sealers get theirs as long as they have work.
-type processors struct {
-	mu      sync.Mutex
-	set     func(n int) // nil while nothing is shared
-	all     int         // that there are
-	reading int         // for those who read rows
-	sealing int         // sealers at work
-	now     int
-}
-
-// begin leaves to workers that read rows what a server on this machine does not need to make them: three eighths of all, as
-// measured. end is to follow. Without set nothing happens.
-func (p *processors) begin(all, workers int, set func(n int)) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.all = all
-	p.reading = max(min((3*p.all+7)/8, workers), 1)
-	p.set, p.now = set, p.all
-	p.adjust()
-}
-
-// end takes all of them.
-func (p *processors) end() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.reading = p.all
-	p.adjust()
-	p.set = nil
-}
-
-// seal says that a sealer begins, 1, or ends, -1, to work.
-func (p *processors) seal(n int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.sealing += n
-	p.adjust()
-}
-
-func (p *processors) adjust() {
-	if n := min(p.reading+p.sealing, p.all); p.set != nil && n != p.now {
-		p.set(n)
-		p.now = n
+// sleep again, here and in a server on the same machine: of a run that finds nearly every piece stored already that was a third
+// of the program's processor time and a tenth of the server's. On few processors rows pile up meanwhile, and each waking is
+// for more of them. When stopped it takes all of them again. One at a time: they are the whole program's.
+func useProcessors(set func(n int)) (stop func()) {
+	if set == nil {
+		return func() {}
 	}
+	all := runtime.GOMAXPROCS(0)
+	done := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		defer set(all)
+		now := 1
+		set(now)
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		at, used := time.Now(), processorTime()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			from, before := at, used
+			at, used = time.Now(), processorTime()
+			if n := processorsFor(float64(used-before)/float64(at.Sub(from)), now, all); n != now {
+				now = n
+				set(now)
+			}
+		}
+	})
+	return func() {
+		close(done)
+		running.Wait()
+	}
+}
+
+// processorsFor returns how many of all processors to go on with after so much of them, 1.5 say, was used of now. Between one
+// more and one less there is no gap to rest in: whether the work fits one less shows best when it is tried.
+func processorsFor(used float64, now, all int) int {
+	switch {
+	case now < all && used > 0.85*float64(now):
+		return now + 1
+	case now > 1 && used < 0.95*float64(now-1):
+		return now - 1
+	}
+	return now
+}
+
+// processorTime is what the program has used so far.
+func processorTime() time.Duration {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u) // fails for other arguments only
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync/atomic"
 
@@ -42,10 +41,7 @@ func (b *backup) tables(ctx context.Context) error {
 	slices.SortStableFunc(queue, func(a, c work) int { return int(min(max(c.bytes-a.bytes, -1), 1)) })
 	b.writer.expect(total)
 
-	if b.snap.Info.Local {
-		b.writer.processors.begin(runtime.GOMAXPROCS(0), b.c.Workers, b.c.Processors)
-		defer b.writer.processors.end()
-	}
+	defer useProcessors(b.c.Processors)()
 	return each(ctx, queue, b.c.Workers, func() (func(context.Context, work) error, error) {
 		ids, err := b.c.pieces()
 		return func(ctx context.Context, w work) error {

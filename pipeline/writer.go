@@ -41,8 +41,6 @@ type writer struct {
 
 	mu sync.Mutex // guards openStore.err
 
-	processors processors
-
 	keys     atomic.Int64 // bytes of keys that filters may be made of
 	mostKeys int64        // beyond which they are condensed, whether the filter will be needed or not
 
@@ -124,21 +122,19 @@ func (p *pool) take(ctx context.Context) []byte {
 	return b[:0]
 }
 
-// give takes a buffer back, and lets go of its memory where it has grown.
+// give takes a buffer back, and lets go of its memory where it is another by now: a piece has outgrown it.
 func (p *pool) give(b []byte) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	switch {
-	case len(p.list) == cap(p.list):
-	case b == nil || cap(b) > p.room:
+	case len(p.list) == cap(p.list): // it was none of them
+		return
+	case cap(b) != p.room:
 		p.list = slices.Insert(p.list, 0, nil)
 	default:
 		p.list = append(p.list, b)
 	}
-	p.mu.Unlock()
-	select {
-	case p.there <- struct{}{}:
-	default:
-	}
+	p.there <- struct{}{} // has room for as many as list
 }
 
 // sealer is what one sealing goroutine works with.
@@ -206,10 +202,15 @@ func (w *writer) Buffer() []byte { return w.buffers.take(w.ctx) }
 
 func (w *writer) recycle(b []byte) { w.buffers.give(b) }
 
-// Seal takes a piece, whose text is a buffer from Buffer, and fills in its into when the object is stored. It returns before
-// that. A text that every store holds already comes back to the buffers at once: its reader fills it again, which of most
-// runs is nearly all there is to do, and touches little memory. A long piece is between Long and its end.
+// Seal takes a piece, whose text is a buffer from Buffer, and has its object stored; its into is whole after Wait. After a
+// failure it returns the reason. A text that every store holds already comes back to the buffers at once: its reader fills it
+// again, which of most runs is nearly all there is to do, and touches little memory. A long piece is between Long and its
+// end.
 func (w *writer) Seal(j job) error {
+	if w.ctx.Err() != nil {
+		w.release(&j)
+		return context.Cause(w.ctx)
+	}
 	p := j.into
 	p.id, p.rows, p.in = j.id, j.rows, make([]placed, len(w.stores))
 	if !w.missing(p) {
@@ -293,8 +294,6 @@ func (w *writer) seal(s *sealer, j job) error {
 	}
 	anew, size := j.text != nil, j.into.size()
 	if anew {
-		w.processors.seal(1)
-		defer w.processors.seal(-1)
 		var err error
 		if size, err = w.sealAnew(s, j); err != nil {
 			return err

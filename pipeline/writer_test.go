@@ -2,8 +2,12 @@ package pipeline
 
 import (
 	"context"
-	"slices"
+	"errors"
+	"runtime"
+	"sync"
 	"testing"
+
+	"lethe/pipeline/store/dir"
 )
 
 func TestPool(t *testing.T) {
@@ -43,33 +47,90 @@ func TestPool(t *testing.T) {
 	}
 }
 
-// TestProcessors: beside a server, readers have few processors, sealers get theirs while they work, and in the end all are
-// there again.
-func TestProcessors(t *testing.T) {
+func TestProcessorsFor(t *testing.T) {
 	for _, tt := range []struct {
-		name         string
-		all, workers int
-		want         []int
+		used           float64
+		now, all, want int
 	}{
-		{"two processors", 2, 2, []int{1, 2, 1, 2}},
-		{"one", 1, 2, nil},
-		{"four", 4, 2, []int{2, 3, 4, 3, 2, 4}},
-		{"one reader", 8, 1, []int{1, 2, 3, 2, 1, 8}},
-		{"many readers", 16, 16, []int{6, 7, 8, 7, 6, 16}},
+		{0.65, 1, 2, 1}, // a next snapshot beside a server on two
+		{0.95, 1, 2, 2}, // packing
+		{1.3, 2, 2, 2},
+		{0.9, 2, 2, 1}, // what that many were busy with may have been each other
+		{1, 1, 1, 1},
+		{2, 2, 2, 2},
+		{2.7, 3, 8, 4},
+		{0, 4, 8, 3},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			var got []int
-			p := processors{}
-			p.begin(tt.all, tt.workers, func(n int) { got = append(got, n) })
-			for _, n := range []int{1, 1, -1, -1} {
-				p.seal(n)
-			}
-			p.end()
-			p.seal(1) // nothing is shared any more
-			if !slices.Equal(got, tt.want) {
-				t.Errorf("got %v, want %v", got, tt.want)
-			}
-		})
+		if got := processorsFor(tt.used, tt.now, tt.all); got != tt.want {
+			t.Errorf("%v of %d used, of %d: %d, want %d", tt.used, tt.now, tt.all, got, tt.want)
+		}
 	}
-	(&processors{}).begin(2, 2, nil)
+}
+
+// TestUseProcessors: whatever happens meanwhile, in the end there are as many as before; and work gets them.
+func TestUseProcessors(t *testing.T) {
+	all := runtime.GOMAXPROCS(0)
+	told := make(chan int, 1000)
+	stop := useProcessors(func(n int) { told <- n })
+	if n := <-told; n != 1 {
+		t.Errorf("it began with %d", n)
+	}
+	if all > 1 {
+		busy, end := context.WithCancel(t.Context())
+		var work sync.WaitGroup
+		for range all {
+			work.Go(func() {
+				for busy.Err() == nil {
+				}
+			})
+		}
+		if n := <-told; n != 2 {
+			t.Errorf("with more to do than one does it told %d", n)
+		}
+		end()
+		work.Wait()
+	}
+	stop()
+	last := 0
+	for len(told) > 0 {
+		last = <-told
+	}
+	if last != all {
+		t.Errorf("it ended with %d, not %d", last, all)
+	}
+	useProcessors(nil)()
+}
+
+// TestSealAfterAFailure: who reads on hears of it with the next piece, whether that is stored already or not.
+func TestSealAfterAFailure(t *testing.T) {
+	c := keysOf(t)
+	at, err := dir.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &openStore{s: at, has: newInventory()}
+	w, err := newWriter(t.Context(), c, []*openStore{s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abandon()
+	ids, err := c.pieces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	piece := func() job {
+		text := append(w.Buffer(), "text"...)
+		return job{id: ids.ID(text), text: text, into: &piece{}}
+	}
+	s.has.expect(piece().id, placed{objectID{1}, 1, 4})
+	for range 100 { // more than there are buffers: each comes back
+		if err := w.Seal(piece()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	failure := errors.New("the disk is full")
+	w.cancel(failure)
+	if err := w.Seal(piece()); !errors.Is(err, failure) {
+		t.Errorf("after a failure it says %v", err)
+	}
 }

@@ -137,8 +137,8 @@ type PieceKeys struct {
 }
 
 const (
-	// maxHashes is how many distinct keys of a piece are kept. A piece of average size has a tenth of that, and one
-	// with more could not pay for a filter of them. Twice as many hashes are kept before it is asked which are the same.
+	// maxHashes is how many distinct keys of a piece are enough to give up. A piece of average size has a tenth of that, and one
+	// with more could not pay for a filter of them. It is looked for them each time twice as many hashes are kept.
 	maxHashes = 1 << 18
 	// maxKeyField is the longest field that keys are looked for in. A row with a longer one is a piece by itself, and
 	// worth no copy in memory.

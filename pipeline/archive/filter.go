@@ -202,9 +202,7 @@ func (b *FilterBuilder) Condense(p *FilterPiece) {
 	if p.entries != nil {
 		return
 	}
-	for i := range p.Keys {
-		p.Keys[i].Hashes = b.distinct(p.Keys[i].Hashes)
-	}
+	b.Distinct(p)
 	fuse := b.affordable(p)
 	for i := range p.Keys {
 		k := &p.Keys[i]
@@ -233,6 +231,17 @@ func (b *FilterBuilder) Condense(p *FilterPiece) {
 		}
 	}
 	p.Keys = nil
+}
+
+// Distinct keeps each hash of a piece once, and lets go of the memory of the others.
+func (b *FilterBuilder) Distinct(p *FilterPiece) {
+	for i := range p.Keys {
+		if all := p.Keys[i].Hashes; len(all) > 0 {
+			if kept := b.distinct(all); len(kept) < len(all) {
+				p.Keys[i].Hashes = slices.Clone(kept)
+			}
+		}
+	}
 }
 
 // distinct keeps each hash once, in place.

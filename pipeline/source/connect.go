@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgservicefile"
@@ -25,20 +26,29 @@ import (
 const readBuffer = 128 << 10
 
 // patient reads rows as they come, and then waits until more of them have come: each waking for 8 KiB would cost us and the
-// server more than what there is to do with them. Answers that are shorter are not waited for.
-type patient struct{ net.Conn }
+// server more than what there is to do with them. An answer that is short is not waited for: only what goes on after one reading
+// of that much is.
+type patient struct {
+	net.Conn
+	goesOn atomic.Bool // so much was read since the last question
+}
 
 const (
 	serverSends = 8 << 10                // at a time, of rows (PqSendBufferSize in src/backend/libpq/pqcomm.c)
 	patience    = 100 * time.Microsecond // in which a server fills a tenth of what a unix socket holds
 )
 
-func (p patient) Read(b []byte) (int, error) {
+func (p *patient) Read(b []byte) (int, error) {
 	n, err := p.Conn.Read(b)
-	if n >= serverSends && n < len(b) && err == nil {
+	if n >= serverSends && n < len(b) && err == nil && p.goesOn.Swap(true) {
 		time.Sleep(patience)
 	}
 	return n, err
+}
+
+func (p *patient) Write(b []byte) (int, error) {
+	p.goesOn.Store(false)
+	return p.Conn.Write(b)
 }
 
 // endpoint is the one server that all connections of a snapshot go to.
@@ -89,7 +99,7 @@ func reach(ctx context.Context, dsn string) (*endpoint, *pgconn.PgConn, error) {
 		if err != nil {
 			return nil, err
 		}
-		return patient{conn}, nil
+		return &patient{Conn: conn}, nil
 	}
 	all.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		return pgproto3.NewFrontend(bufio.NewReaderSize(r, readBuffer), w)
