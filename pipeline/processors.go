@@ -54,7 +54,7 @@ func processorsFor(used float64, now, all int) int {
 	switch {
 	case now < all && used > 0.85*float64(now):
 		return now + 1
-	case now > 1 && used < 0.95*float64(now-1):
+	case now > 1 && used < 0.85*float64(now-1):
 		return now - 1
 	}
 	return now

@@ -55,7 +55,7 @@ func TestProcessorsFor(t *testing.T) {
 		{0.65, 1, 2, 1}, // a next snapshot beside a server on two
 		{0.95, 1, 2, 2}, // packing
 		{1.3, 2, 2, 2},
-		{0.9, 2, 2, 1}, // what that many were busy with may have been each other
+		{0.8, 2, 2, 1}, // what that many were busy with may have been each other
 		{1, 1, 1, 1},
 		{2, 2, 2, 2},
 		{2.7, 3, 8, 4},
