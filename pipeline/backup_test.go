@@ -325,17 +325,47 @@ func TestBackupBesideDamagedManifest(t *testing.T) {
 	}
 }
 
-// TestLongRows: rows longer than a piece come back among short ones.
+// named makes sure that each piece of a snapshot's tables has the id of the text that its object holds, and returns how many.
+func (s *site) named(id string) (n int) {
+	s.t.Helper()
+	ids, err := archive.NewPieces(s.operator.PieceID, s.to)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	opener, err := archive.NewOpener(s.holder)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, p := range s.manifest(s.open(), id, s.holder).Parts {
+		for i, o := range p.Objects {
+			text, err := opener.Open(s.read(archive.ObjectName(o.Object)), o)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			if is := ids.ID(text).String(); is != o.Piece {
+				s.t.Errorf("piece %d of %s, %d bytes, is called %s, and is %s", i+1, p.Name, len(text), o.Piece, is)
+			}
+			n++
+		}
+	}
+	return n
+}
+
+// TestLongRows: rows longer than a piece come back among short ones, and one that would make a piece too long.
 func TestLongRows(t *testing.T) {
 	s := newSite(t, `CREATE TABLE t (id int PRIMARY KEY, v text); ALTER TABLE t ALTER v SET STORAGE EXTERNAL;
-		INSERT INTO t SELECT i, CASE WHEN i % 4 = 2 THEN repeat('long ' || i || E'\n\\', 2500000) ELSE 'short' END FROM generate_series(1, 9) i`)
+		INSERT INTO t SELECT i, CASE WHEN i % 4 = 2 THEN repeat('long ' || i || E'\n\\', 2500000) ELSE 'short' END FROM generate_series(1, 9) i;
+		INSERT INTO t SELECT 10, repeat('x', 16777216 - 5)`)
 	id := s.backup()
+	if n := s.named(id); n < 5 {
+		t.Errorf("it is %d pieces", n)
+	}
 	into := pgtest.DBName(t)
 	if err := s.restoreInto(s.open(), id, into); err != nil {
 		t.Fatal(err)
 	}
-	got, err := pgtest.Server(t).Query(context.Background(), into, `SELECT count(*) FROM t WHERE v = CASE WHEN id % 4 = 2 THEN repeat('long ' || id || E'\n\\', 2500000) ELSE 'short' END`)
-	if err != nil || got[0][0] != "9" {
+	got, err := pgtest.Server(t).Query(context.Background(), into, `SELECT count(*) FROM t WHERE v = CASE WHEN id % 4 = 2 THEN repeat('long ' || id || E'\n\\', 2500000) ELSE 'short' END OR id = 10 AND length(v) = 16777216 - 5`)
+	if err != nil || got[0][0] != "10" {
 		t.Errorf("%v rows are as they were: %v", got, err)
 	}
 }

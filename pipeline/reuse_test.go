@@ -169,6 +169,9 @@ func TestTailIsCutFiner(t *testing.T) {
 		if len(sent) == 0 || fresh > archive.AvgPiece/4 {
 			t.Errorf("%d rows: 20 more are %d new objects, %d bytes of text", upTo, len(sent), fresh)
 		}
+		if n := s.named(grown.Snapshot); n < len(list) {
+			t.Errorf("%d pieces of %d have names", n, len(list))
+		}
 		s.restores(s.open(), report.Snapshot, before)
 		s.restores(s.open(), grown.Snapshot, s.content())
 	}

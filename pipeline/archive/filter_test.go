@@ -75,6 +75,41 @@ func someFilter(t testing.TB, budget int64) (text []byte, ids []PieceID, keys ma
 	return text, ids, keys
 }
 
+// TestFilterOfTheSameKeys: their order, and how often they come, change nothing; and where there were too many to keep, none is
+// ruled out.
+func TestFilterOfTheSameKeys(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	refs := filterReferences[1:2]
+	keys, in := filterKeys(r, "uuid", 500, 1)
+	build := func(k FilterKeys) []byte {
+		t.Helper()
+		text, err := new(FilterBuilder).Build(refs, []FilterPiece{{Piece: PieceID{1}, Budget: 1 << 20, Keys: []FilterKeys{k}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	other := keys
+	other.Hashes = append(slices.Clone(keys.Hashes), keys.Hashes[:100]...)
+	r.Shuffle(len(other.Hashes), func(i, j int) { other.Hashes[i], other.Hashes[j] = other.Hashes[j], other.Hashes[i] })
+	held := FilterPiece{Keys: []FilterKeys{other}}
+	other.Hashes = slices.Clone(other.Hashes)
+	if !bytes.Equal(build(keys), build(other)) {
+		t.Error("the same keys in another order gave another text")
+	}
+	new(FilterBuilder).Distinct(&held)
+	if n := held.Held(); n != 4*500 {
+		t.Errorf("500 keys take %d bytes", n)
+	}
+	f, err := ParseFilter(build(FilterKeys{Known: true, Many: true}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if maybe, covered := f.Maybe(PieceID{1}.String(), 0, in[0]); covered && !maybe {
+		t.Error("of too many keys one is ruled out")
+	}
+}
+
 // TestFilter: what is in a piece is never ruled out, whatever the budget; what is not, nearly always, where that was paid
 // for; and what is not known is not ruled out either.
 func TestFilter(t *testing.T) {
