@@ -248,9 +248,7 @@ func (w *writer) do(j job) error {
 	case w.jobs <- j:
 		return nil
 	case <-w.ctx.Done():
-		if j.long {
-			w.drop()
-		}
+		w.release(&j)
 		return context.Cause(w.ctx)
 	}
 }

@@ -103,30 +103,23 @@ func TestUseProcessors(t *testing.T) {
 
 // TestSealAfterAFailure: who reads on hears of it with the next piece, whether that is stored already or not.
 func TestSealAfterAFailure(t *testing.T) {
+	must := mustOf(t)
 	c := keysOf(t)
 	at, err := dir.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(err)
 	s := &openStore{s: at, has: newInventory()}
 	w, err := newWriter(t.Context(), c, []*openStore{s})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(err)
 	defer w.Abandon()
 	ids, err := c.pieces()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(err)
 	piece := func() job {
 		text := append(w.Buffer(), "text"...)
 		return job{id: ids.ID(text), text: text, into: &piece{}}
 	}
 	s.has.expect(piece().id, placed{objectID{1}, 1, 4})
 	for range 100 { // more than there are buffers: each comes back
-		if err := w.Seal(piece()); err != nil {
-			t.Fatal(err)
-		}
+		must(w.Seal(piece()))
 	}
 	failure := errors.New("the disk is full")
 	w.cancel(failure)

@@ -138,7 +138,7 @@ type PieceKeys struct {
 
 const (
 	// maxHashes is how many distinct keys of a piece are enough to give up. A piece of average size has a tenth of that, and one
-	// with more could not pay for a filter of them. It is looked for them each time twice as many hashes are kept.
+	// with more could not pay for a filter of them. Whether there are so many is looked at each time that twice as many hashes are kept.
 	maxHashes = 1 << 18
 	// maxKeyField is the longest field that keys are looked for in. A row with a longer one is a piece by itself, and
 	// worth no copy in memory.
